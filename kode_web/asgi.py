@@ -1,0 +1,25 @@
+"""The ASGI application: dispatches by host before Django sees a request."""
+
+import os
+
+from channels.routing import ProtocolTypeRouter, URLRouter
+from channels.security.websocket import OriginValidator
+from channels.sessions import SessionMiddlewareStack
+from django.conf import settings
+from django.core.asgi import get_asgi_application
+
+os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kode_web.settings")
+http = get_asgi_application()
+
+from agents.routing import urlpatterns as agent_sockets  # noqa: E402  apps must be ready
+from sandboxes.routing import urlpatterns as sandbox_sockets  # noqa: E402
+
+application = ProtocolTypeRouter(
+    {
+        "http": http,
+        "websocket": OriginValidator(
+            SessionMiddlewareStack(URLRouter([*sandbox_sockets, *agent_sockets])),
+            [settings.SITE_URL],
+        ),
+    }
+)

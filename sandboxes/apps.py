@@ -1,0 +1,7 @@
+"""The app of a team's sandboxes."""
+
+from django.apps import AppConfig
+
+
+class SandboxesConfig(AppConfig):
+    name = "sandboxes"
