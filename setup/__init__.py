@@ -1,0 +1,1 @@
+"""What `./kode` does once .venv is there; nothing here imports Django."""
