@@ -33,7 +33,7 @@ def _rows() -> Iterator[Row]:
     yield "system", f"{platform.platform()}, {os.cpu_count()} processors", ""
     node = tools.find_node()
     fetched = "fetched from PyPI when JavaScript must be built"
-    yield "node >= 20", node and f"{node.version} ({node.node})", fetched
+    yield "node >= 20", f"{node.version} ({node.node})" if node else None, fetched
     key = "set" if os.environ.get("E2B_API_KEY") else None
     yield "E2B_API_KEY", key, "only sandboxes on this machine"
     for part in (*machine.RUNTIME, *machine.TESTS):

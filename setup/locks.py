@@ -7,6 +7,7 @@ as well as the registry.
 import shutil
 import subprocess
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from setup import tools
@@ -42,8 +43,10 @@ def run() -> int:
 
 def stale() -> list[str]:
     """The lock files that no longer follow from what they are made from."""
-    with tempfile.TemporaryDirectory() as folder:
-        return [name for name in (*PYTHON_LOCKS, NPM_LOCK) if _differs(name, folder)]
+    names = (*PYTHON_LOCKS, NPM_LOCK)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor() as pool:
+        changed = pool.map(lambda name: _differs(name, folder), names)
+        return [name for name, differs in zip(names, changed, strict=True) if differs]
 
 
 def _differs(name: str, folder: str) -> bool:
