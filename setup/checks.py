@@ -82,15 +82,13 @@ def _steps(data: str) -> list[Step]:
     ruff, djlint = (python, "-m", "ruff"), (python, "-m", "djlint")
     scripts = sorted(map(str, Path("tests/js").glob("*.test.js")))
     steps: dict[str, Callable[[], str]] = {
-        "types": Command((python, "-m", "mypy", *CODE)),
+        "types": Command((python, "-m", "mypy", *CODE), env),
         "lock files": _stale_locks,
         "migrations": _manage("makemigrations", "--check", "--dry-run", env=env),
         "deployment": _manage(
             "check", "--deploy", "--fail-level=WARNING", env=env | _production()
         ),
-        "templates": Command(
-            (python, "-m", "djlint", "--lint", "--quiet", "templates")
-        ),
+        "templates": Command((*djlint, "--lint", "--quiet", "templates")),
         "lint": Command((*ruff, "check", "--output-format=concise", "-q", ".")),
         "format": Command((*ruff, "format", "--check", ".")),
         "variables": variables.complaint,

@@ -6,6 +6,7 @@ as well as the registry.
 
 import shutil
 import subprocess
+import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -72,6 +73,7 @@ def _compile(sources: tuple[str, ...], output: Path) -> None:
         str(output),
     ]
     command += ["--universal", "--generate-hashes", "--no-emit-index-url"]
+    command += ["--python", sys.executable, "--no-python-downloads"]
     command += ["--python-version", OLDEST_PYTHON, "--annotation-style", "line"]
     command += ["--custom-compile-command", "./kode lock", "--quiet"]
     if subprocess.run(command).returncode:
