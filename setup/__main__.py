@@ -7,37 +7,35 @@ from pathlib import Path
 from setup.errors import SetupError
 
 
-def parser() -> argparse.ArgumentParser:
-    """The arguments that `./kode` takes."""
-    top = argparse.ArgumentParser(prog="./kode", allow_abbrev=False)
-    commands = top.add_subparsers(dest="command", required=True)
-    up = commands.add_parser("up", allow_abbrev=False)
-    up.add_argument("--host", default="127.0.0.1", help="address to listen on")
-    up.add_argument("--port", type=int, default=8000, help="0 takes a free one")
-    up.add_argument("--data", type=Path, default=Path(".kode"))
-    up.add_argument("--check", action="store_true", help="run one sandbox and stop")
-    up.add_argument("--yes", action="store_true", help="install system packages")
-    for name in ("check", "doctor", "lock"):
-        commands.add_parser(name, allow_abbrev=False)
-    return top
+def parse(command: str, arguments: list[str]) -> argparse.Namespace:
+    """The command's arguments; ends the program on a wrong one."""
+    parser = argparse.ArgumentParser(prog=f"./kode {command}", allow_abbrev=False)
+    if command == "up":
+        add = parser.add_argument
+        add("--host", default="127.0.0.1", help="address to listen on")
+        add("--port", type=int, default=8000, help="port to listen on; 0: a free one")
+        add("--data", type=Path, default=Path(".kode"), help="folder for what stays")
+        add("--check", action="store_true", help="run one command in a sandbox, stop")
+        add("--yes", action="store_true", help="as root: install system packages")
+    return parser.parse_args(arguments)
 
 
-def run(arguments: list[str]) -> int:
+def run(command: str, arguments: list[str]) -> int:
     """Run one command; returns the exit code. Imports only what it needs."""
-    if arguments[:1] == ["test"]:
+    if command == "test":
         from setup import testing
 
-        return testing.run(arguments[1:])
-    options = parser().parse_args(arguments)
-    if options.command == "up":
+        return testing.run(arguments)
+    options = parse(command, arguments)
+    if command == "up":
         from setup import up
 
         return up.run(options)
-    if options.command == "check":
+    if command == "check":
         from setup import checks
 
         return checks.run()
-    if options.command == "lock":
+    if command == "lock":
         from setup import locks
 
         return locks.run()
@@ -49,7 +47,7 @@ def run(arguments: list[str]) -> int:
 def main() -> int:
     """Run, and say an expected failure in one line."""
     try:
-        return run(sys.argv[1:])
+        return run(sys.argv[1], sys.argv[2:])
     except SetupError as error:
         print(f"kode: {error}", file=sys.stderr)
         return 1

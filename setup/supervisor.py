@@ -39,6 +39,11 @@ class Part:
         self._process: asyncio.subprocess.Process | None = None
         self._stopping = False
 
+    @property
+    def pid(self) -> int | None:
+        """Of the process as it runs now; None before the first start."""
+        return self._process.pid if self._process else None
+
     async def keep(self, printer: Printer) -> None:
         """Run until `stop`; after each crash a longer pause."""
         while not self._stopping:

@@ -29,8 +29,10 @@ from setup.supervisor import Part, Supervisor
 
 # A web process that ends this often before it ever answered is not tried again.
 WEB_TRIES = 3
-# Of the environment, all that the runtime gets: never our keys.
-RUNTIME_NEEDS = ("PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_RUNTIME_DIR")
+RUNTIME_NEEDS = (
+    *("PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_RUNTIME_DIR"),
+    *("KODE_DATA", "PYTHONUNBUFFERED"),
+)
 APPS = ("kode_web", "sandboxes", "agents")
 NO_BACKEND = """\
 No sandbox can run yet: there is no container runtime here and no E2B_API_KEY.
@@ -183,12 +185,8 @@ class Launch:
         return 0
 
     def _start_runtime(self) -> None:
-        """Start the local runtime with a key of its own and none of ours."""
         make_secret(Path(self.env["KODE_RUNTIME_KEY_FILE"]))
-        kept = (*RUNTIME_NEEDS, "KODE_DATA", "PYTHONUNBUFFERED")
-        env = {name: self.env[name] for name in kept if name in self.env}
-        env |= {k: v for k, v in self.env.items() if k.startswith("KODE_RUNTIME_")}
-        self.supervisor.start("runtime", env)
+        self.supervisor.start("runtime", runtime_env(self.env))
 
     async def _migrate(self) -> None:
         """Bring the database up to date, unless a stamp says that it is."""
@@ -268,6 +266,12 @@ def _is_healthy(url: str, host: str) -> bool:
             return bool(response.status == 200)
     except (urllib.error.URLError, OSError):
         return False
+
+
+def runtime_env(env: dict[str, str]) -> dict[str, str]:
+    """Of the environment, what the local runtime needs: none of our keys."""
+    kept = {name: env[name] for name in RUNTIME_NEEDS if name in env}
+    return kept | {k: v for k, v in env.items() if k.startswith("KODE_RUNTIME_")}
 
 
 def make_secret(path: Path) -> None:
