@@ -148,7 +148,9 @@ ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_ADAPTER = "kode_web.teams.accounts.Adapter"
 ACCOUNT_LOGOUT_ON_GET = False
 SIGNUP_OPEN = env_bool("KODE_SIGNUP_OPEN", default=False)
-EMAIL_BACKEND = "django.core.mail.backends.console.EmailBackend"
+MAILERS = {
+    "default": {"BACKEND": "django.core.mail.backends.console.EmailBackend"},
+}
 
 # Browsers accept Secure cookies on http://localhost; a plain-http LAN needs 0.
 SECURE_COOKIES = env_bool("KODE_SECURE_COOKIES", default=True)

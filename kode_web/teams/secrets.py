@@ -9,7 +9,7 @@ import base64
 import hashlib
 import json
 from functools import lru_cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 from django.conf import settings
@@ -42,7 +42,14 @@ def decrypt(token: str) -> str:
         ) from error
 
 
-class SecretJSONField(models.TextField[Any, Any]):
+# Django's fields take no type arguments at run time.
+if TYPE_CHECKING:
+    TextField = models.TextField[Any, Any]
+else:
+    TextField = models.TextField
+
+
+class SecretJSONField(TextField):
     """A JSON value that is encrypted in the database and plain in Python."""
 
     def from_db_value(self, value: str | None, *_: object) -> Any:
