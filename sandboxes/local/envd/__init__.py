@@ -1,0 +1,1 @@
+"""E2B envd for one sandbox: processes, files and terminals over HTTP and RPC."""

@@ -1,0 +1,395 @@
+"""Commands and terminals that run in one sandbox, and who follows their output."""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import signal
+import struct
+import termios
+import time
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from protobuf import Oneof
+
+from sandboxes.local.contract import Box, BoxGone, Identity
+
+from .proto.process_pb import ProcessConfig, ProcessEvent
+
+logger = logging.getLogger(__name__)
+
+PIPE_BYTES = 32 << 10  # of one output event, as envd has it
+PTY_BYTES = 16 << 10
+QUEUED_EVENTS = 2  # for one follower: 64 kB, then the command waits
+GRACE_S = 0.1  # after the command, for the output of what it left behind
+UNHEARD_S = 0.005  # between reads of output that nobody follows: 6 MB/s at most
+KEEP_EXIT_S = 30.0  # for a client that connects late
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What to run. `size` is (rows, columns) of a terminal, None for pipes."""
+
+    argv: Sequence[str]
+    identity: Identity
+    env: Mapping[str, str]
+    cwd: str
+    stdin: bool
+    size: tuple[int, int] | None
+    timeout_s: float | None
+    config: ProcessConfig
+    tag: str | None
+
+
+class Follower:
+    """One client's view of a command's output: a short queue with back-pressure."""
+
+    def __init__(self) -> None:
+        self._events: deque[ProcessEvent] = deque()
+        self._wake: asyncio.Future[None] | None = None
+        self._room = asyncio.Event()
+        self.closed = False
+
+    async def put(self, event: ProcessEvent) -> None:
+        """Queue an event; waits while the client is behind, unless it left."""
+        while len(self._events) >= QUEUED_EVENTS and not self.closed:
+            self._room.clear()
+            await self._room.wait()
+        if not self.closed:
+            self._events.append(event)
+            settle(self._wake)
+
+    async def get(self, timeout_s: float) -> ProcessEvent | None:
+        """The next event, or None: `timeout_s` passed or the follower is closed."""
+        if not self._events and not self.closed:
+            self._wake = asyncio.get_running_loop().create_future()
+            timer = asyncio.get_running_loop().call_later(timeout_s, settle, self._wake)
+            try:
+                await self._wake
+            finally:
+                timer.cancel()
+        if not self._events:
+            return None
+        self._room.set()
+        return self._events.popleft()
+
+    def close(self) -> None:
+        self.closed = True
+        self._events.clear()
+        settle(self._wake)
+        self._room.set()
+
+
+class Output:
+    """Reads one pipe or terminal of a command without blocking the loop."""
+
+    def __init__(self, fd: int, field: str, size: int) -> None:
+        os.set_blocking(fd, False)
+        self.fd, self.field, self._size = fd, field, size
+        self._ready: asyncio.Future[bool] | None = None
+        self._leaving = False
+
+    async def read(self) -> bytes:
+        """The next bytes; empty at the end, or when a command that ended is quiet."""
+        while True:
+            try:
+                return os.read(self.fd, self._size)
+            except BlockingIOError:
+                if not await self._readable():
+                    return b""
+            except OSError:  # EIO: the last holder of the terminal closed it
+                return b""
+
+    def leave(self) -> None:
+        """The command ended: from now on only GRACE_S of silence is waited for."""
+        self._leaving = True
+        if self._ready is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_later(GRACE_S, settle, self._ready, False)
+
+    def release(self, *, discard: bool) -> None:
+        """Stop reading. `discard` keeps the pipe drained for those left behind."""
+        loop = asyncio.get_running_loop()
+        if discard:
+            loop.add_reader(self.fd, self._discard)
+        else:
+            loop.remove_reader(self.fd)
+            os.close(self.fd)
+
+    async def _readable(self) -> bool:
+        loop = asyncio.get_running_loop()
+        self._ready = loop.create_future()
+        if self._leaving:
+            loop.call_later(GRACE_S, settle, self._ready, False)
+        loop.add_reader(self.fd, settle, self._ready, True)
+        try:
+            return await self._ready
+        finally:
+            loop.remove_reader(self.fd)
+            self._ready = None
+
+    def _discard(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.remove_reader(self.fd)
+        with contextlib.suppress(BlockingIOError):
+            if not os.read(self.fd, 1 << 16):
+                os.close(self.fd)
+                return
+        loop.call_later(UNHEARD_S, loop.add_reader, self.fd, self._discard)
+
+
+class Command:
+    """A started command: feeds its followers, takes input and signals, ends once."""
+
+    def __init__(self, box: Box, spec: Spec) -> None:
+        self._box, self._spec = box, spec
+        self.config, self.tag = spec.config, spec.tag
+        self.pid = 0
+        self.end: ProcessEvent | None = None
+        self.lost = False
+        self.is_pty = spec.size is not None
+        self._outputs: list[Output] = []
+        self._stdin: int | None = None
+        self._writing = asyncio.Lock()
+        self._signalled = False
+        self._followers: list[Follower] = []
+
+    async def start(self) -> None:
+        """Spawn it. Raises OSError when it cannot run and BoxGone."""
+        if self._spec.size is not None:
+            await self._start_pty(*self._spec.size)
+        else:
+            await self._start_pipes()
+
+    async def _start_pty(self, rows: int, cols: int) -> None:
+        self.pid, master = await self._box.spawn_pty(
+            self._spec.argv,
+            identity=self._spec.identity,
+            env=self._spec.env,
+            cwd=self._spec.cwd,
+            rows=rows,
+            cols=cols,
+        )
+        self._outputs = [Output(master, "pty", PTY_BYTES)]
+        self._stdin = master
+
+    async def _start_pipes(self) -> None:
+        out, theirs_out = os.pipe()
+        err, theirs_err = os.pipe()
+        if self._spec.stdin:
+            theirs_in, self._stdin = os.pipe()
+            os.set_blocking(self._stdin, False)
+        else:
+            theirs_in = os.open(os.devnull, os.O_RDONLY)
+        self._outputs = [
+            Output(out, "stdout", PIPE_BYTES),
+            Output(err, "stderr", PIPE_BYTES),
+        ]
+        try:
+            self.pid = await self._box.spawn(
+                self._spec.argv,
+                identity=self._spec.identity,
+                env=self._spec.env,
+                cwd=self._spec.cwd,
+                fds=(theirs_in, theirs_out, theirs_err),
+            )
+        except BaseException:
+            self._release(discard=False)
+            raise
+        finally:
+            for fd in (theirs_in, theirs_out, theirs_err):
+                os.close(fd)
+
+    def follow(self) -> Follower:
+        follower = Follower()
+        self._followers.append(follower)
+        return follower
+
+    def unfollow(self, follower: Follower) -> None:
+        follower.close()
+        if follower in self._followers:
+            self._followers.remove(follower)
+
+    async def run(self) -> None:
+        """Pump the output until the command ends; then tell the followers."""
+        pumps = [asyncio.create_task(self._pump(output)) for output in self._outputs]
+        waiting = asyncio.create_task(self._box.wait(self.pid))
+        try:
+            await asyncio.wait((waiting,), timeout=self._spec.timeout_s)
+            if not waiting.done():
+                await self._overdue()
+            code = await waiting
+            for output in self._outputs:
+                output.leave()
+            if self._signalled:
+                await asyncio.wait(pumps, timeout=GRACE_S)
+            else:
+                await asyncio.gather(*pumps)
+            self.end = end_event(code)
+        except BoxGone:
+            self.lose()
+        finally:
+            for task in (waiting, *pumps):
+                task.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            self._release(discard=not self.lost and not self.is_pty)
+        for follower in tuple(self._followers):
+            if self.end is not None:
+                await follower.put(self.end)
+
+    def lose(self) -> None:
+        """The sandbox is gone: nothing more will come."""
+        self.lost = True
+        for follower in self._followers:
+            follower.close()
+
+    async def write(self, data: bytes) -> None:
+        """Write to stdin or the terminal, in order. Raises OSError when closed."""
+        async with self._writing:
+            view = memoryview(data)
+            while view:
+                if self._stdin is None:
+                    raise BrokenPipeError("stdin not enabled or closed")
+                try:
+                    view = view[os.write(self._stdin, view) :]
+                except BlockingIOError:
+                    await writable(self._stdin)
+
+    def close_stdin(self) -> None:
+        if self._stdin is not None and not self.is_pty:
+            asyncio.get_running_loop().remove_writer(self._stdin)
+            os.close(self._stdin)
+            self._stdin = None
+
+    def resize(self, rows: int, cols: int) -> None:
+        """Raises OSError when the command has no terminal."""
+        if not self.is_pty or self._stdin is None:
+            raise OSError("tty not assigned to process")
+        size = struct.pack("HHHH", rows, cols, 0, 0)
+        fcntl.ioctl(self._stdin, termios.TIOCSWINSZ, size)
+
+    async def signal(self, number: int) -> None:
+        """Signal the leader alone, as envd does; its children live on."""
+        self._signalled = True
+        await self._box.signal(self.pid, number)
+
+    async def _overdue(self) -> None:
+        self._signalled = True
+        with contextlib.suppress(ProcessLookupError):
+            await self._box.signal(self.pid, signal.SIGKILL, tree=True)
+
+    async def _pump(self, output: Output) -> None:
+        while data := await output.read():
+            if not self._followers:
+                await asyncio.sleep(UNHEARD_S)
+                continue
+            event = data_event(output.field, data)
+            for follower in tuple(self._followers):
+                await follower.put(event)
+
+    def _release(self, *, discard: bool) -> None:
+        if not self.is_pty:
+            self.close_stdin()
+        self._stdin = None
+        for output in self._outputs:
+            output.release(discard=discard)
+        self._outputs = []
+
+
+class Commands:
+    """The table of a sandbox's commands, with those that ended a moment ago."""
+
+    def __init__(self, box: Box, log: Callable[[str], None]) -> None:
+        self._box, self._log = box, log
+        self._running: dict[int, Command] = {}
+        self._ended: dict[int, tuple[float, Command]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def start(self, spec: Spec) -> tuple[Command, Follower]:
+        command = Command(self._box, spec)
+        await command.start()
+        follower = command.follow()
+        self._running[command.pid] = command
+        self._ended.pop(command.pid, None)
+        self._log(f"Process with pid {command.pid} started")
+        self._spawn(self._run(command))
+        return command, follower
+
+    def all(self) -> list[Command]:
+        return list(self._running.values())
+
+    def find(self, key: int | str, *, ended: bool = False) -> Command | None:
+        """By pid or tag; with `ended` also one that ended up to 30 s ago."""
+        found = [*self._running.values()]
+        if ended:
+            oldest = time.monotonic() - KEEP_EXIT_S
+            kept = {p: e for p, e in self._ended.items() if e[0] > oldest}
+            self._ended = kept
+            found += [command for _, command in reversed(kept.values())]
+        for command in found:
+            if key == (command.pid if isinstance(key, int) else command.tag):
+                return command
+        return None
+
+    def close(self) -> None:
+        """Tell the followers that it is over and stop following."""
+        for command in self._running.values():
+            command.lose()
+        for task in self._tasks:
+            task.cancel()
+
+    async def _run(self, command: Command) -> None:
+        try:
+            await command.run()
+        finally:
+            if self._running.get(command.pid) is command:
+                del self._running[command.pid]
+            self._ended[command.pid] = (time.monotonic(), command)
+            self._log(f"Process with pid {command.pid} ended")
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+
+def settle(future: "asyncio.Future[Any] | None", value: Any = None) -> None:
+    """Resolve a future that may be done or absent."""
+    if future is not None and not future.done():
+        future.set_result(value)
+
+
+async def writable(fd: int) -> None:
+    loop = asyncio.get_running_loop()
+    ready = loop.create_future()
+    loop.add_writer(fd, settle, ready)
+    try:
+        await ready
+    finally:
+        loop.remove_writer(fd)
+
+
+def data_event(field: str, data: bytes) -> ProcessEvent:
+    output: Any = Oneof(field, data)
+    return ProcessEvent(event=Oneof("data", ProcessEvent.DataEvent(output=output)))
+
+
+def end_event(code: int) -> ProcessEvent:
+    """How a command ended, in Go's words; a negative code is a signal."""
+    if code < 0:
+        text = f"signal: {signal_name(-code)}"
+        end = ProcessEvent.EndEvent(exit_code=-1, status=text, error=text)
+    else:
+        text = f"exit status {code}"
+        end = ProcessEvent.EndEvent(exit_code=code, exited=True, status=text)
+        if code:
+            end.error = text
+    return ProcessEvent(event=Oneof("end", end))
+
+
+def signal_name(number: int) -> str:
+    return (signal.strsignal(number) or str(number)).lower()

@@ -1,0 +1,405 @@
+"""The sandboxes of this runtime: made, found again, paused, resumed, ended.
+
+A deadline is kept here and, in case the runtime is gone, by the sandbox's PID 1 a
+little later. Changes of one sandbox wait for each other; its record is written
+before the answer goes out.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import Coroutine
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+from .contract import Box, BoxGone, BoxSpec, Driver, Limits
+from .envd.agent import Account, AgentLost
+from .envd.app import Envd
+from .envd.context import Services
+from .metrics import SAMPLE_S, Log, Samples
+from .records import Record, State, Store, new_id
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TEMPLATE = "base"
+OFFLINE_TREE = "host"
+MARGIN_S = 15.0  # PID 1 ends a sandbox this much later than the runtime would
+UNWATCHED_S = 30 * 86400.0  # PID 1's limit where ending would lose a paused state
+MAX_TIMEOUT_S = 24 * 3600.0
+RETRY_S = 5.0
+LEARNED_USERS = ("", "user", "root")
+
+
+class TooMany(Exception):
+    """The limit of running sandboxes is reached."""
+
+
+class NotFound(Exception):
+    """There is no such sandbox, or it is not in the state that was asked for."""
+
+
+class Conflict(Exception):
+    """The sandbox is being ended, or already is what was asked for."""
+
+
+class TooLong(Exception):
+    """A deadline past what a sandbox may live."""
+
+
+@dataclass
+class Sandbox:
+    """A sandbox with everything that serves it."""
+
+    record: Record
+    box: Box
+    services: Services
+    envd: Envd
+    samples: Samples
+    log: Log
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    ending: bool = False
+    timer: asyncio.TimerHandle | None = None
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def running(self) -> bool:
+        return self.record.state is State.RUNNING and not self.ending
+
+
+class Registry:
+    """All sandboxes, by id."""
+
+    def __init__(
+        self, driver: Driver, store: Store, *, limits: Limits, max_running: int
+    ) -> None:
+        self.driver, self._store = driver, store
+        self.limits, self.max_running = limits, max_running
+        self._sandboxes: dict[str, Sandbox] = {}
+        self._creating = 0
+        self._by_key: dict[str, asyncio.Future[Sandbox]] = {}
+        self._accounts: dict[str, dict[str, Account]] = {}
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.lost: list[str] = []
+
+    async def start(self) -> None:
+        """Find the sandboxes of the run before; what cannot be found is lost."""
+        survivors = set(await self.driver.survivors())
+        for record in self._store.load():
+            if record.sandbox_id in survivors:
+                survivors.discard(record.sandbox_id)
+                await self._find_again(record)
+            else:
+                self._lose(record)
+        for sandbox_id in survivors:
+            await (await self.driver.attach(sandbox_id)).kill()
+        self._spawn(self._sample_all())
+
+    async def close(self) -> None:
+        """Let go of every sandbox; they live on until found or overdue."""
+        for sandbox in self._sandboxes.values():
+            self._release(sandbox)
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def all(self) -> list[Sandbox]:
+        return list(self._sandboxes.values())
+
+    def get(self, sandbox_id: str) -> Sandbox:
+        """By id; `<id>-<client id>` is accepted too. Raises NotFound."""
+        sandbox = self._sandboxes.get(sandbox_id.partition("-")[0])
+        if sandbox is None:
+            raise NotFound(sandbox_id)
+        return sandbox
+
+    async def create(self, draft: Record) -> Sandbox:
+        """Make a sandbox as drafted; an idempotency key in use gives its sandbox.
+
+        Raises TooMany, and what `Driver.create` raises.
+        """
+        key = draft.idempotency_key
+        if key is None:
+            return await self._create(draft)
+        if key not in self._by_key:
+            self._by_key[key] = asyncio.ensure_future(self._create(draft))
+            self._by_key[key].add_done_callback(partial(self._forget_failed, key))
+        return await asyncio.shield(self._by_key[key])
+
+    async def connect(self, sandbox_id: str, timeout_s: float) -> tuple[Sandbox, bool]:
+        """Resume if paused, else only ever extend; True when it was resumed."""
+        sandbox = self.get(sandbox_id)
+        async with sandbox.lock:
+            self._must_live(sandbox)
+            if sandbox.record.state is State.PAUSED:
+                await self._resume(sandbox, timeout_s)
+                return sandbox, True
+            end_at = time.time() + timeout_s
+            if end_at > sandbox.record.end_at:
+                await self._set_end(sandbox, end_at, timeout_s)
+            return sandbox, False
+
+    async def resume(self, sandbox_id: str, timeout_s: float) -> Sandbox:
+        """Raises Conflict when it already runs."""
+        sandbox = self.get(sandbox_id)
+        async with sandbox.lock:
+            self._must_live(sandbox)
+            if sandbox.record.state is not State.PAUSED:
+                raise Conflict(f"Sandbox {sandbox_id} is already running")
+            await self._resume(sandbox, timeout_s)
+            return sandbox
+
+    async def set_timeout(self, sandbox_id: str, timeout_s: float) -> None:
+        """Live this long from now. Raises NotFound when paused, TooLong."""
+        sandbox = self.get(sandbox_id)
+        async with sandbox.lock:
+            if not sandbox.running:
+                raise NotFound(sandbox_id)
+            end_at = time.time() + max(timeout_s, 0.0)
+            if end_at > sandbox.record.started_at + MAX_TIMEOUT_S:
+                raise TooLong
+            await self._set_end(sandbox, end_at, max(timeout_s, 0.0))
+
+    async def pause(self, sandbox_id: str) -> None:
+        """Freeze it. Raises Conflict when it is paused already."""
+        sandbox = self.get(sandbox_id)
+        async with sandbox.lock:
+            self._must_live(sandbox)
+            if sandbox.record.state is State.PAUSED:
+                raise Conflict(f"sandbox '{sandbox_id}' is already paused")
+            await self._pause(sandbox)
+
+    async def kill(self, sandbox_id: str) -> None:
+        """End it and forget it. Raises NotFound when it is being ended already."""
+        sandbox = self.get(sandbox_id)
+        if sandbox.ending:
+            raise NotFound(sandbox_id)
+        sandbox.ending = True
+        async with sandbox.lock:
+            await self._end(sandbox)
+
+    async def set_network(
+        self, sandbox_id: str, internet: bool, network: dict[str, Any]
+    ) -> None:
+        sandbox = self.get(sandbox_id)
+        async with sandbox.lock:
+            if not sandbox.running:
+                raise NotFound(sandbox_id)
+            await sandbox.box.set_internet(internet)
+            sandbox.record.internet, sandbox.record.network = internet, network
+            self._store.save(sandbox.record)
+
+    async def sample(self, sandbox: Sandbox) -> None:
+        """Measure now, unless that was done within the last second."""
+        now = time.time()
+        if sandbox.running and now - sandbox.samples.last_s >= 1.0:
+            try:
+                sandbox.samples.add(await sandbox.box.stats(), now)
+            except (BoxGone, OSError) as problem:
+                logger.info("no metrics of %s: %s", sandbox.record.sandbox_id, problem)
+
+    async def base_tree(self, template: str) -> str:
+        """The tree that serves a template now. Raises LookupError when unknown."""
+        trees = {tree.name: tree for tree in await self.driver.base_trees()}
+        if template not in trees and template != DEFAULT_TEMPLATE:
+            raise LookupError(template)
+        if template in trees and trees[template].state == "ready":
+            return template
+        return OFFLINE_TREE
+
+    async def _create(self, draft: Record) -> Sandbox:
+        running = sum(sandbox.running for sandbox in self._sandboxes.values())
+        if running + self._creating >= self.max_running:
+            raise TooMany
+        self._creating += 1
+        try:
+            record = replace(
+                draft,
+                sandbox_id=new_id(),
+                cpus=self.limits.cpus,
+                memory_mb=self.limits.memory_mb,
+                disk_mb=self.limits.disk_mb,
+            )
+            box = await self.driver.create(
+                BoxSpec(
+                    sandbox_id=record.sandbox_id,
+                    template=record.base_tree,
+                    timeout_s=inner_limit(record, record.timeout_s),
+                    internet=record.internet,
+                    limits=self.limits,
+                )
+            )
+        finally:
+            self._creating -= 1
+        now = time.time()
+        record = replace(record, started_at=now, end_at=now + record.timeout_s)
+        self._store.save(record)
+        sandbox = self._adopt(record, box)
+        sandbox.log.add("Sandbox started")
+        learned = self._accounts.get(record.base_tree)
+        if learned:
+            sandbox.services.agent.know(learned)
+        else:
+            self._spawn(self._learn(sandbox))
+        return sandbox
+
+    def _adopt(self, record: Record, box: Box) -> Sandbox:
+        log = Log()
+        services = Services(
+            sandbox_id=record.sandbox_id,
+            box=box,
+            token=record.envd_token,
+            env=record.env,
+            log=log.add,
+        )
+        sandbox = Sandbox(
+            record=record,
+            box=box,
+            services=services,
+            envd=Envd(services, lambda: record.cpus),
+            samples=Samples(record.cpus),
+            log=log,
+        )
+        self._sandboxes[record.sandbox_id] = sandbox
+        self._spawn(self._mourn(sandbox), sandbox.tasks)
+        self._arm(sandbox)
+        return sandbox
+
+    async def _find_again(self, record: Record) -> None:
+        try:
+            box = await self.driver.attach(record.sandbox_id)
+        except BoxGone:
+            self._lose(record)
+            return
+        sandbox = self._adopt(record, box)
+        if record.idempotency_key:
+            found = asyncio.get_running_loop().create_future()
+            found.set_result(sandbox)
+            self._by_key[record.idempotency_key] = found
+        sandbox.log.add("Sandbox found again by a new runtime")
+
+    def _lose(self, record: Record) -> None:
+        logger.warning("sandbox %s of the run before is lost", record.sandbox_id)
+        self.lost.append(record.sandbox_id)
+        self._store.remove(record.sandbox_id)
+
+    async def _learn(self, sandbox: Sandbox) -> None:
+        """Remember the accounts of a tree from its first, untouched sandbox."""
+        learned = {}
+        for name in LEARNED_USERS:
+            try:
+                learned[name] = await sandbox.services.agent.user(name)
+            except (LookupError, OSError, AgentLost, BoxGone) as problem:
+                logger.info("account %r is not known: %r", name, problem)
+        if not sandbox.services.agent.touched:
+            self._accounts[sandbox.record.base_tree] = learned
+
+    async def _resume(self, sandbox: Sandbox, timeout_s: float) -> None:
+        await sandbox.box.resume()
+        sandbox.record.state = State.RUNNING
+        sandbox.log.add("Sandbox resumed")
+        await self._set_end(sandbox, time.time() + timeout_s, timeout_s)
+
+    async def _pause(self, sandbox: Sandbox) -> None:
+        await sandbox.box.set_deadline(UNWATCHED_S)
+        await sandbox.box.pause()
+        self._disarm(sandbox)
+        sandbox.record.state = State.PAUSED
+        sandbox.record.end_at = time.time()
+        sandbox.log.add("Sandbox paused")
+        self._store.save(sandbox.record)
+
+    async def _set_end(self, sandbox: Sandbox, end_at: float, timeout_s: float) -> None:
+        await sandbox.box.set_deadline(inner_limit(sandbox.record, timeout_s))
+        sandbox.record.end_at, sandbox.record.timeout_s = end_at, timeout_s
+        self._store.save(sandbox.record)
+        self._arm(sandbox)
+
+    async def _end(self, sandbox: Sandbox) -> None:
+        sandbox.ending = True
+        self._release(sandbox)
+        try:
+            await sandbox.box.kill()
+        finally:
+            self._forget(sandbox)
+
+    def _forget(self, sandbox: Sandbox) -> None:
+        record = sandbox.record
+        self._sandboxes.pop(record.sandbox_id, None)
+        self._store.remove(record.sandbox_id)
+        if record.idempotency_key:
+            self._by_key.pop(record.idempotency_key, None)
+
+    def _release(self, sandbox: Sandbox) -> None:
+        self._disarm(sandbox)
+        sandbox.services.close()
+        for task in sandbox.tasks:
+            task.cancel()
+
+    def _must_live(self, sandbox: Sandbox) -> None:
+        if sandbox.ending:
+            raise Conflict(f"Sandbox {sandbox.record.sandbox_id} is being killed")
+
+    def _arm(self, sandbox: Sandbox) -> None:
+        self._disarm(sandbox)
+        if sandbox.record.state is State.RUNNING:
+            left = max(sandbox.record.end_at - time.time(), 0.0)
+            loop = asyncio.get_running_loop()
+            sandbox.timer = loop.call_later(left, self._expire, sandbox)
+
+    def _disarm(self, sandbox: Sandbox) -> None:
+        if sandbox.timer is not None:
+            sandbox.timer.cancel()
+            sandbox.timer = None
+
+    def _expire(self, sandbox: Sandbox) -> None:
+        self._spawn(self._expired(sandbox))
+
+    async def _expired(self, sandbox: Sandbox) -> None:
+        """End or pause a sandbox whose time is over, unless that was changed."""
+        async with sandbox.lock:
+            if not sandbox.running or sandbox.record.end_at > time.time() + 0.01:
+                return
+            try:
+                if sandbox.record.auto_pause:
+                    await self._pause(sandbox)
+                else:
+                    await self._end(sandbox)
+            except (OSError, BoxGone) as problem:
+                logger.error("end of %s: %s", sandbox.record.sandbox_id, problem)
+                loop = asyncio.get_running_loop()
+                sandbox.timer = loop.call_later(RETRY_S, self._expire, sandbox)
+
+    async def _mourn(self, sandbox: Sandbox) -> None:
+        """Forget a sandbox that ended by itself."""
+        await sandbox.box.gone()
+        if not sandbox.ending:
+            logger.warning("sandbox %s ended by itself", sandbox.record.sandbox_id)
+            sandbox.ending = True
+            sandbox.tasks.clear()
+            await self._end(sandbox)
+
+    async def _sample_all(self) -> None:
+        while True:
+            await asyncio.sleep(SAMPLE_S)
+            for sandbox in self.all():
+                await self.sample(sandbox)
+
+    def _forget_failed(self, key: str, made: "asyncio.Future[Sandbox]") -> None:
+        if made.cancelled() or made.exception() is not None:
+            self._by_key.pop(key, None)
+
+    def _spawn(
+        self,
+        work: Coroutine[Any, Any, None],
+        tasks: "set[asyncio.Task[None]] | None" = None,
+    ) -> None:
+        tasks = self._tasks if tasks is None else tasks
+        task = asyncio.create_task(work)
+        tasks.add(task)
+        task.add_done_callback(tasks.discard)
+
+
+def inner_limit(record: Record, timeout_s: float) -> float:
+    """PID 1's own limit: it only acts when the runtime is gone."""
+    return UNWATCHED_S if record.auto_pause else timeout_s + MARGIN_S
