@@ -44,7 +44,7 @@ class Part:
         ]
 
 
-NO_SANDBOXES = "sandboxes on this machine can't be isolated (E2B works)"
+NO_SANDBOXES = "no sandboxes on this machine"
 RUNTIME = (
     Part("container runtime", ("crun", "runc"), "crun", NO_SANDBOXES),
     Part("user id maps", ("newuidmap",), "uidmap", NO_SANDBOXES),
@@ -104,10 +104,14 @@ def ensure(parts: Iterable[Part], *, may_install: bool) -> None:
     if may_install and os.geteuid() == 0 and shutil.which("apt-get"):
         _apt_install(lacking)
         return
+    print(f"kode: {report(lacking)}", file=sys.stderr)
+
+
+def report(lacking: list[Part]) -> str:
+    """What is not here, what does not work without it, and the command."""
     names = ", ".join(part.package for part in lacking)
     effects = "; ".join(dict.fromkeys(part.without for part in lacking))
-    print(f"kode: not here: {names}. So: {effects}.", file=sys.stderr)
-    print(f"kode: to get them, run: {install_command(lacking)}", file=sys.stderr)
+    return f"not here: {names}. So: {effects}.\n  Run: {install_command(lacking)}"
 
 
 def _apt_install(parts: list[Part]) -> None:

@@ -12,6 +12,8 @@ from setup.errors import SetupError
 OLDEST_NODE = 20
 FOLDER = Path(".kode/tools").absolute()
 NODE_FOLDER = FOLDER / "node"
+# Debian's and Ubuntu's; node looks at its own list alone, uv and pip at this one.
+SYSTEM_CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 NODE_LOCK = "setup/requirements-node.lock"
 
 
@@ -24,9 +26,12 @@ class Node:
     version: str
 
     def env(self) -> dict[str, str]:
-        """An environment in which `node` is this one."""
-        path = os.pathsep.join([str(self.node.parent), os.environ.get("PATH", "")])
-        return {**os.environ, "PATH": path}
+        """An environment in which `node` is this one and trusts what we trust."""
+        env = dict(os.environ)
+        env["PATH"] = os.pathsep.join([str(self.node.parent), env.get("PATH", "")])
+        if SYSTEM_CERTIFICATES.exists():
+            env.setdefault("NODE_EXTRA_CA_CERTS", str(SYSTEM_CERTIFICATES))
+        return env
 
 
 def find_uv() -> str:

@@ -34,10 +34,7 @@ RUNTIME_NEEDS = (
     *("KODE_DATA", "PYTHONUNBUFFERED"),
 )
 APPS = ("kode_web", "sandboxes", "agents")
-NO_BACKEND = """\
-No sandbox can run yet: there is no container runtime here and no E2B_API_KEY.
-  Run: {command}
-  or set E2B_API_KEY to use E2B's cloud. Then start again."""
+NO_BACKEND = "no sandbox can run: no container runtime here, and no E2B_API_KEY"
 
 
 @dataclass(frozen=True)
@@ -72,10 +69,9 @@ def run(options: argparse.Namespace) -> int:
     machine.ensure(machine.RUNTIME, may_install=may_install)
     local = machine.sandboxes_possible()
     if not local and not os.environ.get("E2B_API_KEY"):
-        text = NO_BACKEND.format(command=machine.install_command(machine.RUNTIME[:4]))
         if options.check:
-            raise SetupError(text)
-        print(text, file=sys.stderr)
+            raise SetupError(NO_BACKEND)
+        print(f"kode: {NO_BACKEND}; starting without", file=sys.stderr)
     assets.build()
     with data_folder(options) as data, claimed(data) as claim:
         port = 0 if options.check else options.port
