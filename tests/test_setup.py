@@ -270,3 +270,16 @@ def test_the_bundle_follows_its_sources(
 def test_variables_are_read_from_the_settings_source() -> None:
     source = 'A = env_int("KODE_A", 1)\nB = f(env_str("B_KEY"))\nC = other("KODE_C")'
     assert variables.read_by_settings(source) == {"KODE_A", "B_KEY"}
+
+
+def test_setup_that_was_broken_off_starts_over(tree: Path, bare_path: Path) -> None:
+    (bare_path / "python3.12").symlink_to(REAL_PYTHON)
+    for tool in ("mkdir", "rm", "cp", "touch", "flock"):
+        (bare_path / tool).symlink_to(str(shutil.which(tool)))
+    body = 'case $1 in --version) ;; *) echo "$@" >>calls; exit 1;; esac'
+    script(bare_path / "uv", body)
+    (tree / ".venv/bin").mkdir(parents=True)
+    (tree / ".venv/bin/python").symlink_to(REAL_PYTHON)
+    (tree / ".venv/.unfinished").touch()
+    kode(tree, "up", path=bare_path)
+    assert (tree / "calls").read_text().startswith("venv ")
