@@ -13,7 +13,7 @@ from starlette.types import Receive, Scope, Send
 
 from .addresses import OWN_HEADERS, Address, Refused, closed, gone
 from .contract import BoxGone
-from .registry import Sandbox
+from .sandbox import Sandbox
 
 READ_BYTES = 64 << 10
 HEAD_BYTES = 64 << 10  # a response's status line and headers

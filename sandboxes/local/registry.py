@@ -9,16 +9,15 @@ import asyncio
 import logging
 import time
 from collections.abc import Coroutine
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from .contract import Box, BoxGone, BoxSpec, Driver, Limits
 from .envd.agent import Account, AgentLost
-from .envd.app import Envd
-from .envd.context import Services
-from .metrics import SAMPLE_S, Log, Samples
+from .metrics import SAMPLE_S
 from .records import Record, State, Store, new_id
+from .sandbox import Sandbox
 
 logger = logging.getLogger(__name__)
 
@@ -45,26 +44,6 @@ class Conflict(Exception):
 
 class TooLong(Exception):
     """A deadline past what a sandbox may live."""
-
-
-@dataclass
-class Sandbox:
-    """A sandbox with everything that serves it."""
-
-    record: Record
-    box: Box
-    services: Services
-    envd: Envd
-    samples: Samples
-    log: Log
-    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-    ending: bool = False
-    timer: asyncio.TimerHandle | None = None
-    tasks: set[asyncio.Task[None]] = field(default_factory=set)
-
-    @property
-    def running(self) -> bool:
-        return self.record.state is State.RUNNING and not self.ending
 
 
 class Registry:
@@ -244,22 +223,7 @@ class Registry:
         return sandbox
 
     def _adopt(self, record: Record, box: Box) -> Sandbox:
-        log = Log()
-        services = Services(
-            sandbox_id=record.sandbox_id,
-            box=box,
-            token=record.envd_token,
-            env=record.env,
-            log=log.add,
-        )
-        sandbox = Sandbox(
-            record=record,
-            box=box,
-            services=services,
-            envd=Envd(services, lambda: record.cpus),
-            samples=Samples(record.cpus),
-            log=log,
-        )
+        sandbox = Sandbox.serving(record, box)
         self._sandboxes[record.sandbox_id] = sandbox
         self._spawn(self._mourn(sandbox), sandbox.tasks)
         self._arm(sandbox)

@@ -20,8 +20,9 @@ from .addresses import ENVD_PORT, Address, Refused, address_of, is_local, sandbo
 from .answers import Refusal
 from .envd.app import check_signature
 from .proxy import forward
-from .registry import Registry, Sandbox
+from .registry import Registry
 from .rest import Rest
+from .sandbox import Sandbox
 from .tunnel import REGISTRY
 
 logger = logging.getLogger(__name__)

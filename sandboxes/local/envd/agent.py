@@ -56,15 +56,19 @@ class Entry:
         text = [show(field) for field in fields]
         flat = text[13].split("\1") if int(text[12]) else []
         return cls(
-            *text[:3],
-            int(text[3]),
-            int(text[4]),
-            *text[5:8],
-            int(text[8]),
-            int(text[9]),
-            text[10],
-            text[11] == "1",
-            dict(zip(flat[::2], flat[1::2], strict=False)),
+            name=text[0],
+            kind=text[1],
+            path=text[2],
+            size=int(text[3]),
+            mode=int(text[4]),
+            permissions=text[5],
+            owner=text[6],
+            group=text[7],
+            modified_s=int(text[8]),
+            modified_ns=int(text[9]),
+            target=text[10],
+            is_link=text[11] == "1",
+            metadata=dict(zip(flat[::2], flat[1::2], strict=False)),
         )
 
 
@@ -82,7 +86,7 @@ class Pending:
     """A request on its way: its answer, and what a watch does with its events."""
 
     answer: asyncio.Future[tuple[list[bytes], int | None]]
-    on_event: Callable[[list[bytes]], None] | None = None
+    on_event: Callable[[list[bytes] | None], None] | None = None
     pieces: list[list[bytes]] | None = None
 
 

@@ -34,10 +34,9 @@ class Envd:
         self._services, self._cpus = services, cpus
         processes = ProcessService(services)
         files = FilesystemService(services)
-        rpc: dict[str, Any] = {"compressions": ()}
-        self._rpc: dict[str, ASGIApp] = {
-            "process.Process": ProcessASGIApplication(processes, **rpc),
-            "filesystem.Filesystem": FilesystemASGIApplication(files, **rpc),
+        self._rpc: dict[str, Any] = {
+            "process.Process": ProcessASGIApplication(processes, compressions=()),
+            "filesystem.Filesystem": FilesystemASGIApplication(files, compressions=()),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

@@ -287,9 +287,9 @@ class Command:
             if not self._followers:
                 await asyncio.sleep(UNHEARD_S)
                 continue
-            event = data_event(output.field, data)
+            news = data_event(output.field, data)
             for follower in tuple(self._followers):
-                await follower.put(event)
+                await follower.put(news)
 
     def _release(self, *, discard: bool) -> None:
         if not self.is_pty:
@@ -373,9 +373,17 @@ async def writable(fd: int) -> None:
         loop.remove_writer(fd)
 
 
+def choice(field: str, value: Any) -> Any:
+    """One of a message's alternatives; the stubs type each field by itself."""
+    return Oneof(field, value)
+
+
+def event(field: str, value: Any) -> ProcessEvent:
+    return ProcessEvent(event=choice(field, value))
+
+
 def data_event(field: str, data: bytes) -> ProcessEvent:
-    output: Any = Oneof(field, data)
-    return ProcessEvent(event=Oneof("data", ProcessEvent.DataEvent(output=output)))
+    return event("data", ProcessEvent.DataEvent(output=choice(field, data)))
 
 
 def end_event(code: int) -> ProcessEvent:
@@ -388,7 +396,7 @@ def end_event(code: int) -> ProcessEvent:
         end = ProcessEvent.EndEvent(exit_code=code, exited=True, status=text)
         if code:
             end.error = text
-    return ProcessEvent(event=Oneof("end", end))
+    return event("end", end)
 
 
 def signal_name(number: int) -> str:

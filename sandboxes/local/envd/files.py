@@ -70,12 +70,12 @@ def plain(
     status, start, length = 200, 0, size
     headers["Accept-Ranges"] = "bytes"
     if size and (found := RANGE.match(request.headers.get("range", ""))):
-        start, length = part(*found.groups(), size)
+        start, length = part(found[1], found[2], size)
         if length <= 0:
             os.close(fd)
             refused = {"Content-Range": f"bytes */{size}"}
-            body = {"code": 416, "message": "the range is not in the file"}
-            return JSONResponse(body, 416, headers=refused)
+            problem = {"code": 416, "message": "the range is not in the file"}
+            return JSONResponse(problem, 416, headers=refused)
         status = 206
         headers["Content-Range"] = f"bytes {start}-{start + length - 1}/{size}"
         os.lseek(fd, start, os.SEEK_SET)
@@ -147,7 +147,7 @@ async def upload(request: Request, services: Services) -> Response:
     try:
         metadata = upload_metadata(request)
         kind = request.headers.get("content-type", "")
-        body = request.stream()
+        body: AsyncIterator[bytes] = request.stream()
         if request.headers.get("content-encoding", "identity") == "gzip":
             body = gunzipped(body)
         if kind.startswith("multipart/form-data"):

@@ -9,12 +9,12 @@ from typing import Any
 from connectrpc.code import Code
 from connectrpc.errors import ConnectError
 from connectrpc.request import RequestContext
-from protobuf import Oneof
 from protobuf.wkt import Timestamp
 
 from sandboxes.local.contract import BoxGone
 
 from .agent import AgentLost, Entry, show
+from .commands import choice
 from .context import (
     Services,
     client_left,
@@ -26,6 +26,7 @@ from .context import (
 )
 from .errors import connect_error
 from .proto import filesystem_pb as pb
+from .proto.filesystem_connect import Filesystem
 
 MAX_DEPTH = 64
 QUEUED_EVENTS = 10_000  # of one watch; then the oldest are lost
@@ -76,7 +77,7 @@ class Watcher:
             timer.cancel()
 
 
-class FilesystemService:
+class FilesystemService(Filesystem):
     """Each call is one request to the agent inside the sandbox."""
 
     def __init__(self, services: Services) -> None:
@@ -123,13 +124,13 @@ class FilesystemService:
         timer = limit and loop.call_later(limit, watcher.close)
         try:
             started = pb.WatchDirResponse.StartEvent()
-            yield pb.WatchDirResponse(event=Oneof("start", started))
+            yield pb.WatchDirResponse(event=choice("start", started))
             while not watcher.closed:
                 if not watcher.events:
                     await watcher.wait(keepalive_s(ctx))
                 if watcher.events:
                     event = watcher.events.popleft()
-                    yield pb.WatchDirResponse(event=Oneof("filesystem", event))
+                    yield pb.WatchDirResponse(event=choice("filesystem", event))
                 elif not watcher.closed:
                     yield KEEPALIVE
             if watcher.lost:
@@ -193,7 +194,7 @@ class FilesystemService:
 
 
 KEEPALIVE = pb.WatchDirResponse(
-    event=Oneof("keepalive", pb.WatchDirResponse.KeepAlive())
+    event=choice("keepalive", pb.WatchDirResponse.KeepAlive())
 )
 
 

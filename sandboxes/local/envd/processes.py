@@ -16,7 +16,7 @@ from protobuf import Oneof
 from sandboxes.local.contract import BoxGone
 
 from .agent import Account, AgentLost
-from .commands import Command, Follower, Spec
+from .commands import Command, Follower, Spec, event
 from .context import (
     Services,
     client_left,
@@ -28,6 +28,7 @@ from .context import (
 )
 from .errors import connect_error
 from .proto import process_pb as pb
+from .proto.process_connect import Process
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SIGNALS = {pb.Signal.SIGKILL: signal.SIGKILL, pb.Signal.SIGTERM: signal.SIGTERM}
@@ -36,7 +37,7 @@ MAX_SIDE = 10_000  # rows or columns of a terminal; the kernel takes 65,535
 Context = RequestContext[Any, Any]
 
 
-class ProcessService:
+class ProcessService(Process):
     """Runs commands as envd does; see `Commands` for how they end."""
 
     def __init__(self, services: Services) -> None:
@@ -56,8 +57,8 @@ class ProcessService:
             command, follower = await self._services.commands.start(spec)
         except (OSError, BoxGone) as problem:
             raise await self._refusal(spec, problem) from problem
-        async for event in self._follow(command, follower, ctx):
-            yield pb.StartResponse(event=event)
+        async for news in self._follow(command, follower, ctx):
+            yield pb.StartResponse(event=news)
 
     async def connect(
         self, request: pb.ConnectRequest, ctx: Context
@@ -66,8 +67,8 @@ class ProcessService:
         follower = command.follow()
         if command.end is not None:
             await follower.put(command.end)
-        async for event in self._follow(command, follower, ctx):
-            yield pb.ConnectResponse(event=event)
+        async for news in self._follow(command, follower, ctx):
+            yield pb.ConnectResponse(event=news)
 
     async def update(
         self, request: pb.UpdateRequest, ctx: Context
@@ -97,9 +98,9 @@ class ProcessService:
             async with asyncio.timeout(timeout_s(ctx)):
                 async for message in request:
                     match message.event:
-                        case Oneof(field="start", value=start):
+                        case Oneof(value=pb.StreamInputRequest.StartEvent() as start):
                             command = self._find(start.process)
-                        case Oneof(field="data", value=data):
+                        case Oneof(value=pb.StreamInputRequest.DataEvent() as data):
                             if command is None:
                                 text = "the first message must name the process"
                                 raise ConnectError(Code.INVALID_ARGUMENT, text)
@@ -201,15 +202,15 @@ class ProcessService:
         timer = limit and asyncio.get_running_loop().call_later(limit, follower.close)
         started = pb.ProcessEvent.StartEvent(pid=command.pid)
         try:
-            yield pb.ProcessEvent(event=Oneof("start", started))
+            yield event("start", started)
             while True:
-                event = await follower.get(keepalive_s(ctx))
-                if event is None:
+                news = await follower.get(keepalive_s(ctx))
+                if news is None:
                     if follower.closed:
                         raise self._broken(command)
-                    event = KEEPALIVE
-                yield event
-                if event.event is not None and event.event.field == "end":
+                    news = KEEPALIVE
+                yield news
+                if news is command.end:
                     return
         finally:
             if timer:
@@ -226,7 +227,7 @@ class ProcessService:
         return ConnectError(Code.DEADLINE_EXCEEDED, "the stream's time is over")
 
 
-KEEPALIVE = pb.ProcessEvent(event=Oneof("keepalive", pb.ProcessEvent.KeepAlive()))
+KEEPALIVE = event("keepalive", pb.ProcessEvent.KeepAlive())
 
 
 def info(command: Command) -> pb.ProcessInfo:

@@ -1,0 +1,44 @@
+"""A sandbox with everything that serves it."""
+
+import asyncio
+from dataclasses import dataclass, field
+
+from .contract import Box
+from .envd.app import Envd
+from .envd.context import Services
+from .metrics import Log, Samples
+from .records import Record, State
+
+
+@dataclass
+class Sandbox:
+    """Its record, its box and its envd; `ending` once it is being killed."""
+
+    record: Record
+    box: Box
+    services: Services
+    envd: Envd
+    samples: Samples
+    log: Log
+    lock: asyncio.Lock = field(default_factory=asyncio.Lock)
+    ending: bool = False
+    timer: asyncio.TimerHandle | None = None
+    tasks: set[asyncio.Task[None]] = field(default_factory=set)
+
+    @property
+    def running(self) -> bool:
+        return self.record.state is State.RUNNING and not self.ending
+
+    @classmethod
+    def serving(cls, record: Record, box: Box) -> "Sandbox":
+        """Put the services of a recorded sandbox around its box."""
+        log = Log()
+        services = Services(
+            sandbox_id=record.sandbox_id,
+            box=box,
+            token=record.envd_token,
+            env=record.env,
+            log=log.add,
+        )
+        envd = Envd(services, lambda: record.cpus)
+        return cls(record, box, services, envd, Samples(record.cpus), log)
