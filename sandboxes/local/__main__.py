@@ -12,6 +12,7 @@ import logging
 import os
 import resource
 import secrets
+import signal
 import socket
 import sys
 from pathlib import Path
@@ -100,6 +101,8 @@ def serve(options: argparse.Namespace, driver: Driver, key: str) -> None:
         date_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
     )
+    for number in (signal.SIGTERM, signal.SIGINT):  # raised again once it is down
+        signal.signal(number, lambda *_: sys.exit(0))
     Announcing(config, json.dumps(line)).run(sockets=[sock])
 
 

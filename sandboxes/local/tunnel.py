@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 from http import HTTPStatus
-from typing import Any
+from typing import Any, cast
 
 from starlette.datastructures import Headers
 from uvicorn.config import Config
@@ -39,8 +39,7 @@ class Far(asyncio.Protocol):
         self.transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is not one
 
     def data_received(self, data: bytes) -> None:
         self._near.transport.write(data)
@@ -70,8 +69,7 @@ class Tunnel(asyncio.Protocol):
         self._early = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self.transport = transport
+        self.transport = cast(asyncio.Transport, transport)  # uvloop's is not one
         self._connections.add(self)
 
     def data_received(self, data: bytes) -> None:

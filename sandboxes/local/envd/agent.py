@@ -105,8 +105,9 @@ def encode(text: str) -> bytes:
 class Agent:
     """Asks one sandbox's agent; starts it when needed and ends it when idle.
 
-    Calls raise OSError with the errno met inside, AgentLost when the agent ended
-    meanwhile (out of memory, or killed inside) and BoxGone with the sandbox.
+    Calls raise OSError with the errno met inside, LookupError for a user that does
+    not exist, AgentLost when the agent ended meanwhile (out of memory, or killed
+    inside) and BoxGone with the sandbox.
     """
 
     def __init__(self, box: Box) -> None:
@@ -130,13 +131,10 @@ class Agent:
         self.touched, self._known = True, {}
 
     async def user(self, name: str) -> Account:
-        """The account `name` (empty: the default). LookupError when unknown."""
+        """The account `name`; empty for the default one."""
         if name in self._known:
             return self._known[name]
-        try:
-            fields, _ = await self._ask("user", name)
-        except ProcessLookupError as problem:
-            raise LookupError(name) from problem
+        fields, _ = await self._ask("user", name)
         uid, gid, groups, home = (show(field) for field in fields)
         extra = tuple(int(group) for group in groups.split(",") if group)
         return Account(name or "user", home, Identity(int(uid), int(gid), extra))
@@ -227,6 +225,8 @@ class Agent:
                 return await pending.answer
             except AgentLost:
                 continue
+            except ProcessLookupError as problem:
+                raise LookupError(arguments[0]) from problem
             finally:
                 if self._pending.pop(rid, None):  # cancelled: a late file is closed
                     self._settle()
