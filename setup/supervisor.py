@@ -77,22 +77,26 @@ class Part:
         return await self._process.wait()
 
     async def stop(self) -> None:
-        """End it and its children: SIGTERM, and SIGKILL after GRACE_S."""
+        """End it: SIGTERM, and after GRACE_S SIGKILL for all it started.
+
+        What a part leaves behind on purpose, as the runtime its sandboxes, stays.
+        """
         self._stopping = True
         process = self._process
-        if process is None:
+        if process is None or process.returncode is not None:
             return
-        self.signal(signal.SIGTERM)
-        with contextlib.suppress(TimeoutError):
+        process.terminate()
+        try:
             await asyncio.wait_for(process.wait(), GRACE_S)
-        self.signal(signal.SIGKILL)
-        await process.wait()
+        except TimeoutError:
+            self.kill()
+            await process.wait()
 
-    def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the part and all its children, if any live."""
+    def kill(self) -> None:
+        """End it and all that runs in its session at once."""
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
-                os.killpg(self._process.pid, number)
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _print(self, printer: Printer, text: str) -> None:
         now = datetime.datetime.now()

@@ -7,7 +7,6 @@ import fcntl
 import hashlib
 import itertools
 import os
-import secrets
 import shutil
 import signal
 import socket
@@ -27,8 +26,8 @@ from setup import assets, machine
 from setup.errors import SetupError
 from setup.supervisor import Part, Supervisor
 
-# A web process that ends this often before it ever answered is not tried again.
-WEB_TRIES = 3
+# A part that ends this often before it ever answered is not waited for.
+TRIES = 3
 RUNTIME_NEEDS = (
     *("PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_RUNTIME_DIR"),
     *("KODE_DATA", "PYTHONUNBUFFERED"),
@@ -56,7 +55,7 @@ class Plan:
         env["KODE_HOST"], env["KODE_PORT"] = self.host, str(self.port)
         env.setdefault("KODE_SITE_URL", f"http://localhost:{self.port}")
         if self.local:
-            port = free_port("127.0.0.1")
+            port = runtime_port(self.data)
             env["KODE_RUNTIME_PORT"] = str(port)
             env["KODE_RUNTIME_URL"] = f"http://127.0.0.1:{port}"
             env["KODE_RUNTIME_KEY_FILE"] = str(self.data / "runtime.key")
@@ -129,6 +128,16 @@ def free_port(host: str, port: int = 0) -> int:
         return int(probe.getsockname()[1])
 
 
+def runtime_port(data: Path) -> int:
+    """The port of the last start if it is still free: living sandboxes know it."""
+    path = data / "runtime.port"
+    with contextlib.suppress(OSError, ValueError, SetupError):
+        return free_port("127.0.0.1", int(path.read_text()))
+    port = free_port("127.0.0.1")
+    path.write_text(str(port))
+    return port
+
+
 class Launch:
     """One start of everything, from migrations to the end of the last process."""
 
@@ -163,26 +172,24 @@ class Launch:
             self.ended.set()
             return
         for part in self.supervisor.parts.values():
-            part.signal(signal.SIGKILL)
+            part.kill()
 
     async def _work(self) -> int:
         if self.plan.local:
-            self._start_runtime()
+            self.supervisor.start("runtime", runtime_env(self.env))
         await self._migrate()
         web = self.supervisor.start("web", self.env)
         self.supervisor.start("agents", self.env)
         link = asyncio.create_task(self._manage("signinlink"))
-        await self._answers(web)
+        host = self.env["KODE_SITE_URL"].partition("://")[2].partition("/")[0]
+        await self._answers(web, f"{_address(self.plan)}/healthz", host)
+        local = self.plan.local and await self._local_answers()
         if self.check:
             link.cancel()
             return await self._check_sandbox()
-        self._greet((await link).strip())
+        self._greet((await link).strip(), local=local)
         await self.ended.wait()
         return 0
-
-    def _start_runtime(self) -> None:
-        make_secret(Path(self.env["KODE_RUNTIME_KEY_FILE"]))
-        self.supervisor.start("runtime", runtime_env(self.env))
 
     async def _migrate(self) -> None:
         """Bring the database up to date, unless a stamp says that it is."""
@@ -215,13 +222,11 @@ class Launch:
             raise SetupError(f"`manage.py {command[0]}` failed (see above).")
         return output.decode()
 
-    async def _answers(self, web: Part) -> None:
-        """Wait until the web process serves and reaches its database."""
-        url = f"{_address(self.plan)}/healthz"
-        host = self.env["KODE_SITE_URL"].partition("://")[2].partition("/")[0]
+    async def _answers(self, part: Part, url: str, host: str) -> None:
+        """Wait until the part answers at the address, asked for by that host name."""
         while not await asyncio.to_thread(_is_healthy, url, host):
-            if web.crashes >= WEB_TRIES:
-                raise SetupError("the web process does not start (see above).")
+            if part.crashes >= TRIES:
+                raise SetupError(f"the {part.name} process does not start (see above).")
             await asyncio.sleep(0.05)
 
     async def _check_sandbox(self) -> int:
@@ -229,10 +234,20 @@ class Launch:
         print(await self._manage("checksandbox"), end="")
         return 0
 
-    def _greet(self, link: str) -> None:
+    async def _local_answers(self) -> bool:
+        """Wait for the runtime; without it the rest goes on, and says so."""
+        runtime, url = self.supervisor.parts["runtime"], self.env["KODE_RUNTIME_URL"]
+        try:
+            await self._answers(runtime, f"{url}/health", url.partition("://")[2])
+        except SetupError as error:
+            print(f"kode: {error}", file=sys.stderr)
+            return False
+        return True
+
+    def _greet(self, link: str, *, local: bool) -> None:
         """Say where it is and how to come in."""
-        where = "this machine (shared kernel)" if self.plan.local else "E2B"
-        if not self.plan.local and not self.env.get("E2B_API_KEY"):
+        where = "this machine (shared kernel)" if local else "E2B"
+        if not local and not self.env.get("E2B_API_KEY"):
             where = "none yet (./kode doctor says what is missing)"
         print(f"\n  Kode Web runs at {self.env['KODE_SITE_URL']}")
         if link:
@@ -254,12 +269,12 @@ def _address(plan: Plan) -> str:
 
 
 def _is_healthy(url: str, host: str) -> bool:
-    """Whether /healthz answers 200 under the site's own host name."""
+    """Whether the address answers well when asked for by that host name."""
     request = urllib.request.Request(url, headers={"Host": host})
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(request, timeout=5) as response:
-            return bool(response.status == 200)
+            return bool(response.status < 300)
     except (urllib.error.URLError, OSError):
         return False
 
@@ -268,16 +283,6 @@ def runtime_env(env: dict[str, str]) -> dict[str, str]:
     """Of the environment, what the local runtime needs: none of our keys."""
     kept = {name: env[name] for name in RUNTIME_NEEDS if name in env}
     return kept | {k: v for k, v in env.items() if k.startswith("KODE_RUNTIME_")}
-
-
-def make_secret(path: Path) -> None:
-    """Write a random key to the file once, readable by its owner alone."""
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
-    draft.touch(mode=0o600)
-    draft.write_text(secrets.token_urlsafe(32))
-    with contextlib.suppress(FileExistsError):
-        os.link(draft, path)
-    draft.unlink()
 
 
 def schema_hash() -> str:

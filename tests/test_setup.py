@@ -166,14 +166,11 @@ def test_a_taken_port_is_named() -> None:
             up.free_port("127.0.0.1", port)
 
 
-def test_a_secret_is_made_once_for_its_owner_alone(tmp_path: Path) -> None:
-    path = tmp_path / "runtime.key"
-    up.make_secret(path)
-    first = path.read_text()
-    up.make_secret(path)
-    assert path.read_text() == first
-    assert len(first) >= 32
-    assert path.stat().st_mode & 0o777 == 0o600
+def test_the_runtime_keeps_its_port(tmp_path: Path) -> None:
+    port = up.runtime_port(tmp_path)
+    assert up.runtime_port(tmp_path) == port
+    with socket.create_server(("127.0.0.1", port)):
+        assert up.runtime_port(tmp_path) != port
 
 
 def test_the_runtime_gets_none_of_our_keys(
@@ -200,8 +197,12 @@ async def test_a_crashed_part_comes_back(tmp_path: Path) -> None:
     assert "ended (3); again in 1 s" in output.getvalue()
 
 
-async def test_stopping_ends_a_part_and_its_children(tmp_path: Path) -> None:
-    parts, output = supervisor(tmp_path, "sleep 600 & echo child $!; wait")
+async def test_stopping_ends_a_deaf_part_and_its_children(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("setup.supervisor.GRACE_S", 0.2)
+    deaf = "trap '' TERM; sleep 600 & echo child $!; while :; do wait; done"
+    parts, output = supervisor(tmp_path, deaf)
     parts.start("part", dict(os.environ))
     await until(lambda: "child" in output.getvalue())
     child = int(output.getvalue().split()[-1])
