@@ -28,6 +28,7 @@ from .tunnel import Tunnel
 
 ANY_HOSTS = {"0.0.0.0": "127.0.0.1", "::": "[::1]"}
 SHUTDOWN_S = 1  # for open requests; streams never end by themselves
+KEEP_ALIVE_S = 120  # longer than clients keep a connection: they close it first
 BACKLOG = 1024
 
 
@@ -100,6 +101,7 @@ def serve(options: argparse.Namespace, driver: Driver, key: str) -> None:
         server_header=False,
         date_header=False,
         timeout_graceful_shutdown=SHUTDOWN_S,
+        timeout_keep_alive=KEEP_ALIVE_S,
     )
     for number in (signal.SIGTERM, signal.SIGINT):  # raised again once it is down
         signal.signal(number, lambda *_: sys.exit(0))

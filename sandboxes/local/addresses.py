@@ -1,5 +1,6 @@
 """Which sandbox and port a request is for, by its host name or its headers."""
 
+import ipaddress
 import re
 from dataclasses import dataclass
 
@@ -10,7 +11,6 @@ from .sandbox import Sandbox
 
 ENVD_PORT = 49983
 HOST = re.compile(r"(\d{1,5})-(i?[a-z0-9]+)(?:-[a-z0-9]+)?\.")
-LOCAL_NAMES = {"localhost", "127.0.0.1", "[::1]"}
 TRAFFIC_HEADER = "e2b-traffic-access-token"
 OWN_HEADERS = {TRAFFIC_HEADER, "e2b-sandbox-id", "e2b-sandbox-port"}
 
@@ -41,12 +41,18 @@ def checked(sandbox_id: str, port: str) -> Address:
 def is_local(host: str, domain: str) -> bool:
     """Whether the control plane may answer to this Host header.
 
-    Any other name could be an attacker's, pointed at this machine.
+    Our own names and plain addresses; any other name could be an attacker's,
+    pointed at this machine.
     """
     name = host.lower()
     if name in (domain.lower(), f"api.{domain.lower()}"):
         return True
-    return re.sub(r":\d+$", "", name) in LOCAL_NAMES
+    name = re.sub(r":\d+$", "", name)
+    try:
+        ipaddress.ip_address(name.strip("[]"))
+    except ValueError:
+        return name == "localhost"
+    return True
 
 
 class Refused(Exception):

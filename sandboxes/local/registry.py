@@ -27,6 +27,7 @@ MARGIN_S = 15.0  # PID 1 ends a sandbox this much later than the runtime would
 UNWATCHED_S = 30 * 86400.0  # PID 1's limit where ending would lose a paused state
 MAX_TIMEOUT_S = 24 * 3600.0
 RETRY_S = 5.0
+MEASURE_S = 2.0  # for one sample
 LEARNED_USERS = ("", "user", "root")
 
 
@@ -173,7 +174,8 @@ class Registry:
         now = time.time()
         if sandbox.running and now - sandbox.samples.last_s >= 1.0:
             try:
-                sandbox.samples.add(await sandbox.box.stats(), now)
+                async with asyncio.timeout(MEASURE_S):
+                    sandbox.samples.add(await sandbox.box.stats(), now)
             except (BoxGone, OSError) as problem:
                 logger.info("no metrics of %s: %s", sandbox.record.sandbox_id, problem)
 
@@ -362,6 +364,12 @@ class Registry:
         task = asyncio.create_task(work)
         tasks.add(task)
         task.add_done_callback(tasks.discard)
+        task.add_done_callback(log_failure)
+
+
+def log_failure(task: "asyncio.Task[None]") -> None:
+    if not task.cancelled() and (problem := task.exception()):
+        logger.error("a task of the registry failed", exc_info=problem)
 
 
 def inner_limit(record: Record, timeout_s: float) -> float:

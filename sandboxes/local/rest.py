@@ -4,7 +4,6 @@ A route is a method, a pattern of path segments and a handler. Segments are spli
 before they are decoded, so that an id may hold an encoded slash.
 """
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable
@@ -46,7 +45,6 @@ Handler = Callable[..., Awaitable[Response]]
 
 NO_CONTENT = 204
 MAX_LOG_LINES = 1000
-MAX_WAIT_S = 60.0  # of a create, for the isolation side
 EPOCH = "1970-01-01T00:00:00Z"  # templates are made with the runtime
 UNSUPPORTED = {  # the first segment after the version, and what it stands for
     "volumes": "volumes",
@@ -145,8 +143,7 @@ class Rest:
             text = f"template '{draft.template}' not found"
             raise Refusal(404, text) from problem
         try:
-            async with asyncio.timeout(MAX_WAIT_S):
-                sandbox = await self._registry.create(draft)
+            sandbox = await self._registry.create(draft)
         except TooMany as problem:
             text = (
                 "you have reached the maximum number of concurrent sandboxes "

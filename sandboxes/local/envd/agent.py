@@ -8,7 +8,7 @@ import socket
 import stat
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sandboxes.local.contract import Box, Identity
 from sandboxes.local.isolation import PYTHON_ARGV
@@ -19,9 +19,11 @@ AGENT_PATH = "/.kode/fsagent.py"
 IDLE_S = 10.0  # an idle agent costs about 6 MB of the sandbox's memory
 MESSAGE_BYTES = 1 << 18
 MESSAGES_AT_ONCE = 32  # then other sandboxes have their turn
-MAX_PIECES = 4096  # of one answer; 50,000 entries need far fewer
+MAX_ANSWER_BYTES = 16 << 20
+MAX_EVENT_BYTES = 32 << 10
 MAX_DESCRIPTORS = 4
 ENTRY_FIELDS = 14
+AT_ONCE = 200  # entries: about 2 ms
 CHANGING = {"mkdir", "move", "remove", "write"}
 REPEATABLE = {"user", "stat", "list", "read"}  # asked again when the agent is lost
 
@@ -87,7 +89,8 @@ class Pending:
 
     answer: asyncio.Future[tuple[list[bytes], int | None]]
     on_event: Callable[[list[bytes] | None], None] | None = None
-    pieces: list[list[bytes]] | None = None
+    pieces: list[bytes] = field(default_factory=list)
+    size_bytes: int = 0
 
 
 def show(raw: bytes) -> str:
@@ -153,8 +156,12 @@ class Agent:
 
     async def list_dir(self, user: str, path: str, depth: int) -> list[Entry]:
         fields, _ = await self._ask("list", user, path, str(depth))
-        starts = range(0, len(fields), ENTRY_FIELDS)
-        return [Entry.parse(fields[at : at + ENTRY_FIELDS]) for at in starts]
+        found = []
+        for at in range(0, len(fields), ENTRY_FIELDS):
+            found.append(Entry.parse(fields[at : at + ENTRY_FIELDS]))
+            if len(found) % AT_ONCE == 0:
+                await asyncio.sleep(0)  # a long list holds nobody up
+        return found
 
     async def open_read(self, user: str, path: str) -> tuple[str, int]:
         """(absolute path, descriptor) of a regular file; the caller closes it."""
@@ -311,14 +318,16 @@ class Agent:
         if pending is None:
             return
         if kind in (b"more", b"ok"):
-            pending.pieces = pending.pieces or []
-            pending.pieces.append(fields)
-            if kind == b"ok" or len(pending.pieces) > MAX_PIECES:
+            pending.pieces += fields
+            pending.size_bytes += len(message)
+            if pending.size_bytes > MAX_ANSWER_BYTES:
+                self.close()
+            elif kind == b"ok":
                 self._finish(rid, pending, fd)
         elif kind == b"event":
             if not pending.answer.done():
                 pending.answer.set_result(([], None))
-            if pending.on_event:
+            if pending.on_event and len(message) <= MAX_EVENT_BYTES:
                 pending.on_event(fields)
         else:
             self._pending.pop(rid)
@@ -327,9 +336,8 @@ class Agent:
 
     def _finish(self, rid: bytes, pending: Pending, fd: int | None) -> None:
         del self._pending[rid]
-        fields = [field for piece in pending.pieces or [] for field in piece]
         if not pending.answer.done():
-            pending.answer.set_result((fields, fd))
+            pending.answer.set_result((pending.pieces, fd))
         elif fd is not None:
             os.close(fd)
         self._settle()

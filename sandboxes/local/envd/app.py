@@ -24,6 +24,7 @@ from .processes import ProcessService
 from .proto.filesystem_connect import FilesystemASGIApplication
 from .proto.process_connect import ProcessASGIApplication
 
+RPC: dict[str, Any] = {"compressions": (), "read_max_bytes": 32 << 20}
 VERSION = "0.6.13"  # of the envd whose behaviour is copied; clients look at it
 
 
@@ -35,8 +36,8 @@ class Envd:
         processes = ProcessService(services)
         files = FilesystemService(services)
         self._rpc: dict[str, Any] = {
-            "process.Process": ProcessASGIApplication(processes, compressions=()),
-            "filesystem.Filesystem": FilesystemASGIApplication(files, compressions=()),
+            "process.Process": ProcessASGIApplication(processes, **RPC),
+            "filesystem.Filesystem": FilesystemASGIApplication(files, **RPC),
         }
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

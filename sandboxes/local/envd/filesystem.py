@@ -29,7 +29,8 @@ from .proto import filesystem_pb as pb
 from .proto.filesystem_connect import Filesystem
 
 MAX_DEPTH = 64
-QUEUED_EVENTS = 10_000  # of one watch; then the oldest are lost
+QUEUED_BYTES = 2 << 20  # of one watch's events; then the oldest are lost
+EVENT_BYTES = 200  # of an event besides its texts
 MAX_WATCHERS = 64  # of the polling kind, in one sandbox
 KINDS = {"f": pb.FileType.FILE, "d": pb.FileType.DIRECTORY}
 EVENTS = {
@@ -47,7 +48,8 @@ class Watcher:
     """Events of one watch, kept until somebody takes them."""
 
     def __init__(self) -> None:
-        self.events: deque[pb.FilesystemEvent] = deque(maxlen=QUEUED_EVENTS)
+        self._events: deque[tuple[pb.FilesystemEvent, int]] = deque()
+        self._bytes = 0
         self.closed = self.lost = False
         self.rid = b""
         self._news = asyncio.Event()
@@ -58,8 +60,26 @@ class Watcher:
             self.lost = True
             self.close()
         elif event := parse(fields):
-            self.events.append(event)
+            size = EVENT_BYTES + sum(map(len, fields))
+            self._events.append((event, size))
+            self._bytes += size
+            while self._bytes > QUEUED_BYTES:
+                self.take()
             self._news.set()
+
+    def take(self) -> pb.FilesystemEvent | None:
+        """The oldest event, if there is one."""
+        if not self._events:
+            return None
+        event, size = self._events.popleft()
+        self._bytes -= size
+        return event
+
+    def take_all(self) -> list[pb.FilesystemEvent]:
+        events = [event for event, _ in self._events]
+        self._events.clear()
+        self._bytes = 0
+        return events
 
     def close(self) -> None:
         self.closed = True
@@ -67,7 +87,7 @@ class Watcher:
 
     async def wait(self, seconds: float) -> None:
         """Return on news, when closed, or after `seconds`."""
-        if self.events or self.closed:
+        if self._events or self.closed:
             return
         self._news.clear()
         timer = asyncio.get_running_loop().call_later(seconds, self._news.set)
@@ -126,10 +146,8 @@ class FilesystemService(Filesystem):
             started = pb.WatchDirResponse.StartEvent()
             yield pb.WatchDirResponse(event=choice("start", started))
             while not watcher.closed:
-                if not watcher.events:
-                    await watcher.wait(keepalive_s(ctx))
-                if watcher.events:
-                    event = watcher.events.popleft()
+                await watcher.wait(keepalive_s(ctx))
+                if event := watcher.take():
                     yield pb.WatchDirResponse(event=choice("filesystem", event))
                 elif not watcher.closed:
                     yield KEEPALIVE
@@ -157,9 +175,7 @@ class FilesystemService(Filesystem):
         self, request: pb.GetWatcherEventsRequest, ctx: Context
     ) -> pb.GetWatcherEventsResponse:
         watcher = self._watcher(request.watcher_id)
-        events = list(watcher.events)
-        watcher.events.clear()
-        return pb.GetWatcherEventsResponse(events=events)
+        return pb.GetWatcherEventsResponse(events=watcher.take_all())
 
     async def remove_watcher(
         self, request: pb.RemoveWatcherRequest, ctx: Context
@@ -170,7 +186,7 @@ class FilesystemService(Filesystem):
 
     def _watcher(self, watcher_id: str) -> Watcher:
         watcher = self._watchers.get(watcher_id)
-        if watcher is not None and watcher.closed and not watcher.events:
+        if watcher is not None and watcher.closed:
             del self._watchers[watcher_id]
             watcher = None
         if watcher is None:

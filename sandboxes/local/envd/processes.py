@@ -16,7 +16,7 @@ from protobuf import Oneof
 from sandboxes.local.contract import BoxGone
 
 from .agent import Account, AgentLost
-from .commands import Command, Follower, Spec, event
+from .commands import Command, Spec, event
 from .context import (
     Services,
     client_left,
@@ -29,6 +29,7 @@ from .context import (
 from .errors import connect_error
 from .proto import process_pb as pb
 from .proto.process_connect import Process
+from .streams import Follower
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SIGNALS = {pb.Signal.SIGKILL: signal.SIGKILL, pb.Signal.SIGTERM: signal.SIGTERM}
@@ -55,7 +56,7 @@ class ProcessService(Process):
         self._services.agent.touch()
         try:
             command, follower = await self._services.commands.start(spec)
-        except (OSError, BoxGone) as problem:
+        except (OSError, ValueError, BoxGone) as problem:
             raise await self._refusal(spec, problem) from problem
         async for news in self._follow(command, follower, ctx):
             yield pb.StartResponse(event=news)

@@ -43,7 +43,7 @@ if TYPE_CHECKING:
 
 PIECE_BYTES = 30_000  # below the smallest send buffer of a SEQPACKET socket
 REQUEST_BYTES = 1 << 18
-MAX_ENTRIES = 50_000  # of one listing: about 15 MB of answer
+MAX_ENTRIES = 20_000  # of one listing: about 4 MB of answer
 
 sock = _socket.socket(fileno=3)
 poll = select.poll()
