@@ -1,0 +1,108 @@
+"""Isolation of sandboxes: everything that needs privileges, behind one interface.
+
+`launch(root)` is the first thing the runtime does. It forks the launcher, which
+keeps the privileges and serves no network, and leaves this process without any:
+as root it becomes an ordinary user, as an ordinary user it is root of a user
+namespace only. The `Driver` it returns is driven over a socket to the launcher.
+
+    oci.py          what confines a sandbox, as data
+    engine.py       makes, finds and removes sandboxes (launcher only)
+    trees.py        what a sandbox's file system starts from
+    network.py      the way out
+    privileges.py   who holds what
+    launcher.py     the socket between the two processes
+    box.py          a live sandbox, as the server sees it
+"""
+
+import functools
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+from sandboxes.local.contract import BaseTree, Box, BoxGone, BoxSpec
+
+from .box import LocalBox
+from .engine import run_folder
+from .interpreter import PYTHON_ARGV
+from .launcher import LauncherClient, serve
+from .privileges import (
+    enter_user_namespace,
+    fork_launcher,
+    give_up_root,
+    server_id,
+)
+
+__all__ = ["PYTHON_ARGV", "LocalDriver", "launch"]
+SOURCE = Path(__file__).resolve().parents[3]
+
+
+class LocalDriver:
+    """A `contract.Driver`."""
+
+    def __init__(self, control: Path, launcher: LauncherClient) -> None:
+        self._control = control
+        self._launcher = launcher
+
+    async def start(self) -> None:
+        """See contract.Driver."""
+        self._launcher.start()
+
+    async def close(self) -> None:
+        """See contract.Driver. Sandboxes live on."""
+        self._launcher.close()
+
+    async def probe(self) -> Mapping[str, str]:
+        """See contract.Driver."""
+        found: dict[str, str] = await self._launcher.call("probe")
+        return found
+
+    async def base_trees(self) -> Sequence[BaseTree]:
+        """See contract.Driver."""
+        return [BaseTree(**tree) for tree in await self._launcher.call("base_trees")]
+
+    async def build_base(self) -> None:
+        """See contract.Driver."""
+        await self._launcher.call("build_base")
+
+    async def create(self, spec: BoxSpec) -> Box:
+        """See contract.Driver."""
+        await self._launcher.call("create", **asdict(spec))
+        return await self._connect(spec.sandbox_id)
+
+    async def attach(self, sandbox_id: str) -> Box:
+        """See contract.Driver."""
+        state = await self._launcher.call("state", sandbox_id=sandbox_id)
+        if not state:
+            raise BoxGone("The sandbox has ended.")
+        return await self._connect(sandbox_id, paused=state == "paused")
+
+    async def survivors(self) -> Sequence[str]:
+        """See contract.Driver."""
+        found: list[str] = await self._launcher.call("survivors")
+        return found
+
+    async def _connect(self, sandbox_id: str, *, paused: bool = False) -> LocalBox:
+        box = LocalBox(sandbox_id, self._control / sandbox_id, self._launcher)
+        await box.connect(paused=paused)
+        return box
+
+
+def launch(root: Path) -> LocalDriver:
+    """Split off the launcher and give up privileges. Call it before all else."""
+    root = root.absolute()
+    enter_user_namespace()
+    root.mkdir(parents=True, exist_ok=True)
+    uid, control = server_id(root), run_folder(root) / "control"
+    _hand_over(root / "records", uid)
+    connection = fork_launcher(functools.partial(serve, root, uid))
+    give_up_root(uid, [Path(sys.prefix), Path(sys.base_prefix), SOURCE, root])
+    return LocalDriver(control, LauncherClient(connection))
+
+
+def _hand_over(folder: Path, uid: int) -> None:
+    """Give the server the one folder that it writes to."""
+    folder.mkdir(mode=0o700, exist_ok=True)
+    for path in (folder, *folder.iterdir()):
+        os.chown(path, uid, -1, follow_symlinks=False)
