@@ -84,12 +84,13 @@ class Registry:
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def all(self) -> list[Sandbox]:
-        return list(self._sandboxes.values())
+        """Every sandbox that is not being ended."""
+        return [one for one in self._sandboxes.values() if not one.ending]
 
     def get(self, sandbox_id: str) -> Sandbox:
         """By id; `<id>-<client id>` is accepted too. Raises NotFound."""
         sandbox = self._sandboxes.get(sandbox_id.partition("-")[0])
-        if sandbox is None:
+        if sandbox is None or sandbox.ending:
             raise NotFound(sandbox_id)
         return sandbox
 
@@ -107,8 +108,13 @@ class Registry:
         return await asyncio.shield(self._by_key[key])
 
     async def connect(self, sandbox_id: str, timeout_s: float) -> tuple[Sandbox, bool]:
-        """Resume if paused, else only ever extend; True when it was resumed."""
-        sandbox = self.get(sandbox_id)
+        """Resume if paused, else only ever extend; True when it was resumed.
+
+        Raises NotFound, and Conflict for a sandbox that is being ended.
+        """
+        sandbox = self._sandboxes.get(sandbox_id.partition("-")[0])
+        if sandbox is None:
+            raise NotFound(sandbox_id)
         async with sandbox.lock:
             self._must_live(sandbox)
             if sandbox.record.state is State.PAUSED:
@@ -152,8 +158,6 @@ class Registry:
     async def kill(self, sandbox_id: str) -> None:
         """End it and forget it. Raises NotFound when it is being ended already."""
         sandbox = self.get(sandbox_id)
-        if sandbox.ending:
-            raise NotFound(sandbox_id)
         sandbox.ending = True
         async with sandbox.lock:
             await self._end(sandbox)

@@ -115,6 +115,7 @@ class Runtime:
         line = stdout.readline() if ready else ""
         if not line:
             self.process.kill()
+            self.end()
             log = (self.root / "runtime.log").read_text()[-4000:]
             raise RuntimeError(f"the runtime did not start:\n{log}")
         found = json.loads(line)
