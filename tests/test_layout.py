@@ -27,7 +27,9 @@ ARROWS = {
 # Library -> the only files that may import it.
 ONLY_IN = {
     "e2b": {"sandboxes/gateway.py"},
-    "pydantic_ai": {"agents/model.py", "agents/runner.py"},
+    "pydantic_ai": {
+        f"agents/{module}.py" for module in ("model", "runner", "store")
+    },
 }
 NOT_IN_RUNTIME = ("django", "channels", "e2b", "allauth", "kode_web", "agents")
 SAFE_ADDRESSES = ("http://www.w3.org/",)

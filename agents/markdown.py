@@ -1,0 +1,88 @@
+"""Markdown of a model as safe HTML: no raw HTML, no image, no hidden address.
+
+What a model writes may be steered by whatever it read. An image would fetch an
+address of its choice, with data in it, as soon as the page is drawn; so there
+are none, and each link shows the host it leads to.
+"""
+
+import re
+from functools import lru_cache
+from urllib.parse import urlsplit
+
+import nh3
+from markdown_it import MarkdownIt
+from markdown_it.token import Token
+
+# A block above this is shown as plain text: parsing cost grows with the square.
+MAX_MARKDOWN_BYTES = 64 << 10
+# A small table source can become very large HTML.
+MAX_HTML_BYTES = 1 << 20
+TAGS = {
+    *("p", "br", "hr", "em", "strong", "s", "code", "pre", "blockquote", "a"),
+    *("ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6"),
+    *("table", "thead", "tbody", "tr", "th", "td"),
+}
+ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
+# Controls, and the marks that reorder or hide text.
+HIDDEN = re.compile(
+    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
+)
+
+
+def plain(text: str) -> str:
+    """The text without terminal sequences and invisible characters."""
+    text = ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
+    return HIDDEN.sub("", text)
+
+
+def render(text: str) -> str:
+    """Safe HTML of a model's answer."""
+    text = plain(text)
+    if len(text.encode()) > MAX_MARKDOWN_BYTES:
+        return _as_text(text)
+    html = _parser().render(text)
+    if len(html.encode()) > MAX_HTML_BYTES:
+        return _as_text(text)
+    return nh3.clean(
+        html,
+        tags=TAGS,
+        attributes={"a": {"href"}, "ol": {"start"}},
+        url_schemes={"http", "https", "mailto"},
+        link_rel="noopener noreferrer nofollow",
+    )
+
+
+def _as_text(text: str) -> str:
+    return f"<pre>{nh3.clean_text(text)}</pre>"
+
+
+@lru_cache(maxsize=1)
+def _parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"html": False, "linkify": False})
+    parser.enable(["table", "strikethrough"]).disable("image")
+    parser.core.ruler.push("hosts", lambda state: _show_hosts(state.tokens))
+    return parser
+
+
+def _show_hosts(tokens: list[Token]) -> None:
+    """Put each link's host behind its text, unless the text is the address."""
+    for token in tokens:
+        if not token.children:
+            continue
+        shown: list[Token] = []
+        url, words = "", ""
+        for child in token.children:
+            if child.type == "link_open":
+                url, words = str(child.attrs.get("href", "")), ""
+            words += child.content
+            shown.append(child)
+            if child.type == "link_close" and (host := _host(url)) and words != url:
+                shown.append(Token("text", "", 0, content=f" ({host})"))
+        token.children = shown
+
+
+def _host(url: str) -> str:
+    try:
+        return urlsplit(url).hostname or ""
+    except ValueError:
+        return "unreadable address"

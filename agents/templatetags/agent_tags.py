@@ -1,0 +1,55 @@
+"""How a tool call is worded on its card."""
+
+import json
+
+from django import template
+
+from agents.models import ToolCall
+
+register = template.Library()
+
+VERBS = {
+    "bash_run": "Ran",
+    "fs_read": "Read",
+    "fs_write": "Wrote",
+    "todo_read": "Read the list",
+    "todo_write": "Set the list",
+}
+ICONS = {"bash_run": "terminal", "fs_read": "file", "fs_write": "diff"}
+
+
+@register.filter
+def verb(call: ToolCall) -> str:
+    """What it does."""
+    return VERBS.get(call.name, call.name)
+
+
+@register.filter
+def icon(call: ToolCall) -> str:
+    """The name of its icon."""
+    return ICONS.get(call.name, "exec")
+
+
+@register.filter
+def subject(call: ToolCall) -> str:
+    """What it does it to, in one line."""
+    match call.name:
+        case "bash_run":
+            return str(call.args.get("cmd", "")).strip().partition("\n")[0]
+        case "fs_read" | "fs_write":
+            return str(call.args.get("path", ""))
+        case "todo_write":
+            todos = call.args.get("todos")
+            return f"{len(todos) if isinstance(todos, list) else 0} items"
+    return ""
+
+
+@register.filter
+def asked_for(call: ToolCall) -> str:
+    """All that a person must see before he decides."""
+    match call.name:
+        case "bash_run":
+            return str(call.args.get("cmd", ""))
+        case "fs_write":
+            return f"{call.args.get('path', '')}\n\n{call.args.get('content', '')}"
+    return json.dumps(call.args, indent=2, ensure_ascii=False)
