@@ -1,9 +1,11 @@
 """`./kode doctor`: a table of what is on this machine and what is missing."""
 
+import importlib.util
 import os
 import platform
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator
 
 from setup import machine, tools
@@ -22,10 +24,20 @@ def run() -> int:
     lacking = machine.missing((*machine.RUNTIME, *machine.TESTS))
     if lacking:
         print(f"\nTo get the missing ones, run: {machine.install_command(lacking)}")
+    if machine.sandboxes_possible() and importlib.util.find_spec("uvicorn"):
+        print(f"\nSandboxes on this machine:\n{_probe()}")
     if machine.sandboxes_possible() or os.environ.get("E2B_API_KEY"):
         return 0
     print("\nNo sandbox can run here. Install crun, or set E2B_API_KEY.")
     return 1
+
+
+def _probe() -> str:
+    """What the local runtime says that it can give here."""
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as root:
+        command = [sys.executable, "-m", "sandboxes.local", "doctor", "--root", root]
+        done = subprocess.run(command, capture_output=True, text=True)
+    return done.stdout.strip() or done.stderr.strip()
 
 
 def _rows() -> Iterator[Row]:
