@@ -11,8 +11,9 @@ from django.core.asgi import get_asgi_application
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kode_web.settings")
 http = get_asgi_application()
 
-from agents.routing import urlpatterns as agent_sockets  # noqa: E402  apps must be ready
 from sandboxes.routing import urlpatterns as sandbox_sockets  # noqa: E402
+
+from agents.routing import urlpatterns as agent_sockets  # noqa: E402  apps must be ready
 
 application = ProtocolTypeRouter(
     {

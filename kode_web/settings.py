@@ -207,6 +207,8 @@ RUNTIME_URL = env_str("KODE_RUNTIME_URL")
 RUNTIME_KEY_FILE = env_str("KODE_RUNTIME_KEY_FILE", str(DATA_DIR / "runtime.key"))
 E2B_API_KEY = env_str("E2B_API_KEY")
 E2B_DOMAIN = env_str("E2B_DOMAIN", "e2b.app")
+# Marks our machines at a backend that others use too. Never change it later.
+INSTANCE_ID = env_secret("KODE_INSTANCE_ID", DATA_DIR)[:32]
 DEFAULT_BACKEND = env_str("KODE_BACKEND", "local" if RUNTIME_URL else "e2b")
 DEFAULT_TIMEOUT_S = env_int("KODE_DEFAULT_TIMEOUT_S", 3600)
 MAX_LIFETIME_S = env_int("KODE_MAX_LIFETIME_S", 24 * 3600)

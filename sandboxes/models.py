@@ -142,6 +142,11 @@ class Sandbox(models.Model):
         return self.state == State.RUNNING
 
     @property
+    def pauses_at_end(self) -> bool:
+        """Whether it is paused, not killed, when its time is over."""
+        return self.on_timeout == self.OnTimeout.PAUSE
+
+    @property
     def seconds_left(self) -> int | None:
         """Seconds to its end, 0 when over, None when no clock runs."""
         if not self.is_running or self.ends_at is None:

@@ -1,0 +1,97 @@
+"""The only door to a backend: every call of the `e2b` SDK is in this package.
+
+A backend is a name in `backends()` and its connection options; the local runtime,
+E2B's cloud and any E2B-compatible cluster differ in nothing else. Whatever goes
+wrong leaves this package as a `sandboxes.errors.SandboxError`.
+
+The SDK takes half a second to import, so it is imported at the first call.
+
+    backends.py    which there are, their errors, the breaker
+    control.py     make, find, change and end machines
+    boxes.py       connections to machines
+    commands.py    run commands, stream their output, terminals
+    storage.py     files
+"""
+
+from .backends import Backend, Breaker, backend, backends, breaker, translate
+from .boxes import Target, box, forget, open_box, target
+from .commands import (
+    Pty,
+    Result,
+    kill_process,
+    open_pty,
+    reopen_pty,
+    run,
+    run_streamed,
+    stream,
+)
+from .control import (
+    INSTANCE_KEY,
+    OP_KEY,
+    Machine,
+    build_base,
+    create,
+    info,
+    kill,
+    machines,
+    pause,
+    resume,
+    set_timeout,
+    status,
+    templates,
+)
+from .storage import (
+    download,
+    entries,
+    entry,
+    make_dir,
+    move,
+    read_file,
+    remove,
+    upload,
+    write_file,
+)
+
+__all__ = [
+    "INSTANCE_KEY",
+    "OP_KEY",
+    "Backend",
+    "Breaker",
+    "Machine",
+    "Pty",
+    "Result",
+    "Target",
+    "backend",
+    "backends",
+    "box",
+    "breaker",
+    "build_base",
+    "create",
+    "download",
+    "entries",
+    "entry",
+    "forget",
+    "info",
+    "kill",
+    "kill_process",
+    "machines",
+    "make_dir",
+    "move",
+    "open_box",
+    "open_pty",
+    "pause",
+    "read_file",
+    "remove",
+    "reopen_pty",
+    "resume",
+    "run",
+    "run_streamed",
+    "set_timeout",
+    "status",
+    "stream",
+    "target",
+    "templates",
+    "translate",
+    "upload",
+    "write_file",
+]

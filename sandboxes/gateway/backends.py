@@ -1,0 +1,157 @@
+"""Which backends there are, and what their errors mean in the product."""
+
+import contextlib
+import threading
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+
+from sandboxes import errors
+
+# A page never waits longer than this for a backend's control plane.
+REQUEST_TIMEOUT_S = 10.0
+# A backend that failed this often within the window is left alone for a while.
+FAILURES, WINDOW_S, COOL_S = 5, 30.0, 10.0
+
+
+@dataclass(frozen=True)
+class Backend:
+    """Where a backend is and how to sign in there."""
+
+    name: str
+    title: str
+    options: dict[str, str] = field(repr=False)
+
+
+def backends() -> dict[str, Backend]:
+    """The backends that the settings name, by name."""
+    found = {}
+    if settings.RUNTIME_URL:
+        options = {
+            "api_key": _runtime_key(),
+            "api_url": settings.RUNTIME_URL,
+            "sandbox_url": settings.RUNTIME_URL,
+        }
+        found["local"] = Backend("local", "This machine", options)
+    if settings.E2B_API_KEY:
+        options = {"api_key": settings.E2B_API_KEY, "domain": settings.E2B_DOMAIN}
+        found["e2b"] = Backend("e2b", settings.E2B_DOMAIN, options)
+    return found
+
+
+def backend(name: str) -> Backend:
+    """The backend of that name. Raises Unreachable when it is not set up."""
+    found = backends().get(name)
+    if found is None:
+        raise errors.Unreachable(
+            "No backend for sandboxes is set up. Start with ./kode up, or set "
+            "E2B_API_KEY; ./kode doctor tells what is missing."
+        )
+    return found
+
+
+def _runtime_key() -> str:
+    with contextlib.suppress(OSError):
+        return Path(settings.RUNTIME_KEY_FILE).read_text().strip()
+    return ""
+
+
+class Breaker:
+    """Stops calls to a backend that keeps failing, so that no page waits for it."""
+
+    def __init__(self) -> None:
+        self._failed: list[float] = []
+        self._open_until = 0.0
+        self._lock = threading.Lock()
+
+    def check(self) -> None:
+        """Raise Unreachable while the backend is left alone."""
+        wait_s = self._open_until - time.monotonic()
+        if wait_s > 0:
+            raise errors.Unreachable(
+                f"The sandboxes' backend does not answer. Next try in {wait_s:.0f} s."
+            )
+
+    def note(self, *, failed: bool) -> None:
+        """Count a call's end."""
+        now = time.monotonic()
+        with self._lock:
+            if not failed:
+                self._failed.clear()
+                return
+            self._failed = [t for t in self._failed if now - t < WINDOW_S] + [now]
+            if len(self._failed) >= FAILURES:
+                self._open_until = now + COOL_S
+
+
+_breakers: dict[str, Breaker] = {}
+
+
+def breaker(name: str) -> Breaker:
+    """The breaker of a backend, one per process."""
+    return _breakers.setdefault(name, Breaker())
+
+
+def translate(error: Exception) -> errors.SandboxError:
+    """The product's error for one of the SDK's; the table of this module."""
+    import e2b
+
+    table: tuple[tuple[type[Exception], type[errors.SandboxError], str], ...] = (
+        (e2b.FileNotFoundException, errors.NotFound, ""),
+        (e2b.SandboxNotFoundException, errors.Gone, "The sandbox no longer exists."),
+        (e2b.NotFoundException, errors.NotFound, ""),
+        (e2b.SandboxNotRunningException, errors.Gone, "The sandbox is not running."),
+        (e2b.SandboxUnreachableException, errors.Unreachable, ""),
+        (e2b.TimeoutException, errors.TimedOut, ""),
+        (e2b.InvalidArgumentException, errors.Invalid, ""),
+        (e2b.NotEnoughSpaceException, errors.TooLarge, "The sandbox's disk is full."),
+        (
+            e2b.AuthenticationException,
+            errors.Refused,
+            "The backend refuses our API key. An administrator must check it.",
+        ),
+        (e2b.RateLimitException, errors.Busy, ""),
+        (e2b.ServiceBusyException, errors.Unreachable, "The backend is busy."),
+    )
+    for kind, ours, text in table:
+        if isinstance(error, kind):
+            return ours(text or str(error))
+    status = getattr(error, "status_code", None)
+    if status == 409:
+        return errors.NotReady(str(error))
+    if isinstance(error, e2b.SandboxException) and status:
+        return errors.SandboxError(str(error))
+    # Connection errors, answers cut short, bodies that are no JSON.
+    return errors.Unreachable(
+        f"The sandboxes' backend does not answer ({type(error).__name__})."
+    )
+
+
+@contextlib.contextmanager
+def calling(name: str, *, control: bool = False) -> Iterator[None]:
+    """Translate errors and feed the backend's breaker.
+
+    A control call that is late means a backend that does not answer; a late
+    command is the command's own affair.
+    """
+    breaker(name).check()
+    try:
+        yield
+    except errors.SandboxError:
+        raise
+    except Exception as error:
+        ours = translate(error)
+        if control and isinstance(ours, errors.TimedOut):
+            ours = errors.Unreachable("The sandboxes' backend does not answer in time.")
+        breaker(name).note(failed=isinstance(ours, errors.Unreachable))
+        raise ours from error
+    breaker(name).note(failed=False)
+
+
+def options(name: str) -> dict[str, Any]:
+    """The options of every call to a backend."""
+    return {**backend(name).options, "request_timeout": REQUEST_TIMEOUT_S}

@@ -1,0 +1,226 @@
+"""Commands and terminals inside a machine."""
+
+import asyncio
+import contextlib
+import inspect
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sandboxes import errors
+from sandboxes.models import Sandbox
+
+from .backends import calling
+from .boxes import box, open_box
+
+if TYPE_CHECKING:
+    import e2b
+
+# What `run` keeps of each output stream; `stream` has no limit.
+OUTPUT_BYTES = 4 << 20
+USER = "user"
+
+
+@dataclass(frozen=True)
+class Result:
+    """A command that ran to its end."""
+
+    stdout: str
+    stderr: str
+    exit_code: int
+
+
+def run(
+    sandbox: Sandbox,
+    cmd: str,
+    *,
+    user: str = USER,
+    cwd: str | None = None,
+    timeout_s: float = 60,
+) -> Result:
+    """Run a command to its end. A non-zero exit code is a result.
+
+    Raises TimedOut, and TooLarge when it prints more than OUTPUT_BYTES.
+    """
+    import e2b
+
+    kept = {"stdout": "", "stderr": ""}
+
+    def keep(name: str, text: str) -> None:
+        kept[name] += text
+        if len(kept[name]) > OUTPUT_BYTES:
+            raise errors.TooLarge("The command prints more than this page can take.")
+
+    with calling(sandbox.backend):
+        try:
+            done = box(sandbox).commands.run(
+                cmd,
+                user=user,
+                cwd=cwd or sandbox.workdir or None,
+                timeout=timeout_s,
+                on_stdout=lambda text: keep("stdout", text),
+                on_stderr=lambda text: keep("stderr", text),
+                retain_output=False,
+            )
+        except e2b.CommandExitException as ended:
+            return Result(kept["stdout"], kept["stderr"], ended.exit_code)
+    return Result(kept["stdout"], kept["stderr"], done.exit_code)
+
+
+def stream(
+    sandbox: Sandbox, cmd: str, *, user: str = USER, timeout_s: float = 600
+) -> Iterator[bytes]:
+    """A command's standard output as it comes, carried as base64 lines.
+
+    The wire decodes output as text, so bytes travel encoded.
+    """
+    import base64
+
+    rest = ""
+    with calling(sandbox.backend):
+        handle = box(sandbox).commands.run(
+            f"set -o pipefail; {{ {cmd}; }} | base64 -w 76000",
+            user=user,
+            timeout=timeout_s,
+            background=True,
+            retain_output=False,
+        )
+        try:
+            for stdout, _, _ in handle:
+                *lines, rest = (rest + (stdout or "")).split("\n")
+                for line in lines:
+                    yield base64.b64decode(line)
+            if rest:
+                yield base64.b64decode(rest)
+        finally:
+            with contextlib.suppress(Exception):
+                handle.kill()
+
+
+async def run_streamed(
+    sandbox: Sandbox,
+    cmd: str,
+    *,
+    cwd: str | None,
+    envs: dict[str, str] | None,
+    timeout_s: float,
+    on_stdout: Callable[[str], None],
+    on_stderr: Callable[[str], None],
+    on_pid: Callable[[int], Awaitable[None] | None] | None = None,
+    user: str = USER,
+) -> int:
+    """Run a command and hand its output on as it comes; its exit code.
+
+    Raises TimedOut. When cancelled the command runs on; `kill_process` ends it.
+    """
+    import e2b
+
+    with calling(sandbox.backend):
+        connected = await open_box(sandbox)
+        handle = await connected.commands.run(
+            cmd,
+            background=True,
+            user=user,
+            cwd=cwd,
+            envs=envs,
+            timeout=timeout_s,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+            retain_output=False,
+        )
+        try:
+            if on_pid and inspect.isawaitable(told := on_pid(handle.pid)):
+                await told
+            return (await handle.wait()).exit_code
+        except e2b.CommandExitException as ended:
+            return ended.exit_code
+        finally:
+            with contextlib.suppress(Exception):
+                await handle.disconnect()
+
+
+async def kill_process(sandbox: Sandbox, pid: int) -> bool:
+    """Kill a process and all that it started; False when there is none.
+
+    The wire's kill reaches the leader only, so its session goes first.
+    """
+    with calling(sandbox.backend):
+        connected = await open_box(sandbox)
+        with contextlib.suppress(Exception):
+            await connected.commands.run(f"pkill -KILL -s {pid}", user="root")
+        killed = await connected.commands.kill(pid)
+    return killed
+
+
+class Pty:
+    """A terminal of a machine: its pid, its input, its size, its end."""
+
+    def __init__(
+        self,
+        sandbox: Sandbox,
+        connected: "e2b.AsyncSandbox",
+        handle: "e2b.AsyncCommandHandle",
+    ) -> None:
+        self._sandbox, self._box, self._handle = sandbox, connected, handle
+        self.pid = handle.pid
+
+    async def send(self, data: bytes) -> None:
+        """Type. Raises NotFound when the shell has ended."""
+        with calling(self._sandbox.backend):
+            await self._box.pty.send_stdin(self.pid, data)
+
+    async def resize(self, rows: int, cols: int) -> None:
+        """Change the size in characters."""
+        import e2b
+
+        with calling(self._sandbox.backend):
+            await self._box.pty.resize(self.pid, e2b.PtySize(rows=rows, cols=cols))
+
+    async def kill(self) -> None:
+        """End the shell."""
+        with calling(self._sandbox.backend):
+            await self._box.pty.kill(self.pid)
+
+    async def wait(self) -> int:
+        """The shell's exit code, when it ends. Raises when the stream breaks."""
+        import e2b
+
+        with calling(self._sandbox.backend):
+            try:
+                return (await self._handle.wait()).exit_code
+            except e2b.CommandExitException as ended:
+                return ended.exit_code
+
+    async def close(self) -> None:
+        """Stop following; the shell lives on."""
+        with contextlib.suppress(Exception):
+            await asyncio.wait_for(self._handle.disconnect(), 5)
+
+
+type OnData = Callable[[bytes], Awaitable[None]]
+
+
+async def open_pty(
+    sandbox: Sandbox, on_data: OnData, *, rows: int, cols: int, envs: dict[str, str]
+) -> Pty:
+    """A new shell. While `on_data` waits, the shell's output waits too."""
+    import e2b
+
+    with calling(sandbox.backend):
+        connected = await open_box(sandbox)
+        handle = await connected.pty.create(
+            e2b.PtySize(rows=rows, cols=cols),
+            on_data=on_data,
+            cwd=sandbox.workdir or None,
+            envs=envs,
+            timeout=0,
+        )
+    return Pty(sandbox, connected, handle)
+
+
+async def reopen_pty(sandbox: Sandbox, pid: int, on_data: OnData) -> Pty:
+    """Follow a shell that is already there. Raises NotFound."""
+    with calling(sandbox.backend):
+        connected = await open_box(sandbox)
+        handle = await connected.pty.connect(pid, on_data=on_data, timeout=0)
+    return Pty(sandbox, connected, handle)

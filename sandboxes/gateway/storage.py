@@ -1,0 +1,76 @@
+"""Files of a machine. Whatever comes from inside is hostile: counted, and cut."""
+
+from collections.abc import Iterator
+from typing import IO, TYPE_CHECKING
+
+from sandboxes import errors
+from sandboxes.models import Sandbox
+
+from .backends import calling
+from .boxes import box, open_box
+
+if TYPE_CHECKING:
+    import e2b
+
+
+def entries(sandbox: Sandbox, path: str) -> "list[e2b.EntryInfo]":
+    """What a folder holds. Raises NotFound, Invalid for a file."""
+    with calling(sandbox.backend):
+        return box(sandbox).files.list(path, depth=1)
+
+
+def entry(sandbox: Sandbox, path: str) -> "e2b.EntryInfo":
+    """One file or folder. Raises NotFound."""
+    with calling(sandbox.backend):
+        return box(sandbox).files.get_info(path)
+
+
+def download(sandbox: Sandbox, path: str) -> Iterator[bytes]:
+    """A file's bytes in pieces; stopping early reads no further."""
+    with calling(sandbox.backend):
+        yield from box(sandbox).files.read(path, format="stream")
+
+
+def upload(sandbox: Sandbox, path: str, content: IO[bytes]) -> None:
+    """Write a file from an open one, making the folders above it."""
+    with calling(sandbox.backend):
+        box(sandbox).files.write(path, content)
+
+
+def make_dir(sandbox: Sandbox, path: str) -> bool:
+    """Make a folder and those above; False when it is there."""
+    with calling(sandbox.backend):
+        return box(sandbox).files.make_dir(path)
+
+
+def move(sandbox: Sandbox, old: str, new: str) -> None:
+    """Rename or move. Raises NotFound."""
+    with calling(sandbox.backend):
+        box(sandbox).files.rename(old, new)
+
+
+def remove(sandbox: Sandbox, path: str) -> None:
+    """Delete a file or a folder with all it holds."""
+    with calling(sandbox.backend):
+        box(sandbox).files.remove(path)
+
+
+async def read_file(sandbox: Sandbox, path: str, *, limit_bytes: int) -> bytes:
+    """The first `limit_bytes` of a file. Raises NotFound."""
+    kept = bytearray()
+    with calling(sandbox.backend):
+        connected = await open_box(sandbox)
+        async for piece in await connected.files.read(path, format="stream"):
+            kept += piece
+            if len(kept) >= limit_bytes:
+                break
+    return bytes(kept[:limit_bytes])
+
+
+async def write_file(sandbox: Sandbox, path: str, data: bytes) -> None:
+    """Write a whole file, making the folders above it."""
+    if not path:
+        raise errors.Invalid("A file needs a path.")
+    with calling(sandbox.backend):
+        connected = await open_box(sandbox)
+        await connected.files.write(path, data)
