@@ -41,6 +41,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--api-key-file", type=Path, help="made when it is missing")
     parser.add_argument("--domain", help="of the previews; default localhost:PORT")
     parser.add_argument("--max-running", type=int, default=50)
+    parser.add_argument("--spares", type=int, default=2, help="kept ready per tree")
     parser.add_argument("--cpus", type=float, default=Limits.cpus)
     parser.add_argument("--memory-mb", type=int, default=Limits.memory_mb)
     parser.add_argument("--pids", type=int, default=Limits.pids)
@@ -89,7 +90,9 @@ def serve(options: argparse.Namespace, driver: Driver, key: str) -> None:
     limits = Limits(options.cpus, options.memory_mb, options.pids, options.disk_mb)
     store = Store(options.root / "records")
     most = options.max_running
-    registry = Registry(driver, store, limits=limits, max_running=most)
+    registry = Registry(
+        driver, store, limits=limits, max_running=most, spares=options.spares
+    )
     line = {"api_url": url, "sandbox_url": url, "domain": domain, "pid": os.getpid()}
     config = uvicorn.Config(
         application(registry, api_key=key, domain=domain),

@@ -16,6 +16,7 @@ from typing import Any
 from .contract import Box, BoxGone, BoxSpec, Driver, Limits
 from .envd.agent import Account, AgentLost
 from .metrics import SAMPLE_S
+from .pool import Pool
 from .records import Record, State, Store, new_id
 from .sandbox import Sandbox
 
@@ -51,11 +52,18 @@ class Registry:
     """All sandboxes, by id."""
 
     def __init__(
-        self, driver: Driver, store: Store, *, limits: Limits, max_running: int
+        self,
+        driver: Driver,
+        store: Store,
+        *,
+        limits: Limits,
+        max_running: int,
+        spares: int,
     ) -> None:
         self.driver, self._store = driver, store
         self.limits, self.max_running = limits, max_running
         self._sandboxes: dict[str, Sandbox] = {}
+        self._pool = Pool(driver, limits, spares)
         self._creating = 0
         self._by_key: dict[str, asyncio.Future[Sandbox]] = {}
         self._accounts: dict[str, dict[str, Account]] = {}
@@ -77,6 +85,7 @@ class Registry:
 
     async def close(self) -> None:
         """Let go of every sandbox; they live on until found or overdue."""
+        await self._pool.close()
         for sandbox in self._sandboxes.values():
             self._release(sandbox)
         for task in self._tasks:
@@ -198,26 +207,19 @@ class Registry:
             raise TooMany
         self._creating += 1
         try:
-            record = replace(
-                draft,
-                sandbox_id=new_id(),
-                cpus=self.limits.cpus,
-                memory_mb=self.limits.memory_mb,
-                disk_mb=self.limits.disk_mb,
-            )
-            box = await self.driver.create(
-                BoxSpec(
-                    sandbox_id=record.sandbox_id,
-                    template=record.base_tree,
-                    timeout_s=inner_limit(record, record.timeout_s),
-                    internet=record.internet,
-                    limits=self.limits,
-                )
-            )
+            box = await self._box(draft)
         finally:
             self._creating -= 1
         now = time.time()
-        record = replace(record, started_at=now, end_at=now + record.timeout_s)
+        record = replace(
+            draft,
+            sandbox_id=box.sandbox_id,
+            started_at=now,
+            end_at=now + draft.timeout_s,
+            cpus=self.limits.cpus,
+            memory_mb=self.limits.memory_mb,
+            disk_mb=self.limits.disk_mb,
+        )
         self._store.save(record)
         sandbox = self._adopt(record, box)
         sandbox.log.add("Sandbox started")
@@ -227,6 +229,22 @@ class Registry:
         else:
             self._spawn(self._learn(sandbox))
         return sandbox
+
+    async def _box(self, draft: Record) -> Box:
+        """A box for a new sandbox: a spare one where it fits, else a new one."""
+        timeout_s = inner_limit(draft, draft.timeout_s)
+        if draft.internet:
+            spare = await self._pool.take(draft.base_tree, timeout_s)
+            if spare is not None:
+                return spare
+        spec = BoxSpec(
+            sandbox_id=new_id(),
+            template=draft.base_tree,
+            timeout_s=timeout_s,
+            internet=draft.internet,
+            limits=self.limits,
+        )
+        return await self.driver.create(spec)
 
     def _adopt(self, record: Record, box: Box) -> Sandbox:
         sandbox = Sandbox.serving(record, box)

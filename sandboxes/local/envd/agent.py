@@ -2,6 +2,7 @@
 
 import array
 import asyncio
+import contextlib
 import logging
 import os
 import socket
@@ -10,7 +11,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from sandboxes.local.contract import Box, Identity
+from sandboxes.local.contract import Box, BoxGone, Identity
 from sandboxes.local.isolation import PYTHON_ARGV
 
 logger = logging.getLogger(__name__)
@@ -123,6 +124,19 @@ class Agent:
         self._idle: asyncio.TimerHandle | None = None
         self._known: dict[str, Account] = {}
         self.touched = False
+        self._warming: asyncio.Task[None] | None = None
+
+    def warm(self) -> None:
+        """Start the agent now for a request that is likely to come."""
+        if self._sock is None and not self._starting.locked():
+            self._warming = asyncio.create_task(self._warm())
+
+    async def _warm(self) -> None:
+        with contextlib.suppress(OSError, BoxGone):
+            async with self._starting:
+                if self._sock is None:
+                    await self._start()
+                    self._settle()
 
     def know(self, accounts: dict[str, Account]) -> None:
         """Take the template's accounts for right until something is changed."""

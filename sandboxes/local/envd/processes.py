@@ -58,6 +58,7 @@ class ProcessService(Process):
             command, follower = await self._services.commands.start(spec)
         except (OSError, ValueError, BoxGone) as problem:
             raise await self._refusal(spec, problem) from problem
+        self._services.agent.warm()
         async for news in self._follow(command, follower, ctx):
             yield pb.StartResponse(event=news)
 

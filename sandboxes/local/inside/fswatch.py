@@ -2,7 +2,6 @@
 
 The only user of ctypes; imported when the first watch is asked for.
 """
-# ruff: noqa: SIM105 - contextlib is not in the private interpreter
 
 import ctypes
 import errno

@@ -97,7 +97,8 @@ def launch(root: Path) -> LocalDriver:
     uid, control = server_id(root), run_folder(root) / "control"
     _hand_over(root / "records", uid)
     connection = fork_launcher(functools.partial(serve, root, uid))
-    give_up_root(uid, [Path(sys.prefix), Path(sys.base_prefix), SOURCE, root])
+    needed = [Path(sys.prefix), Path(sys.base_prefix), SOURCE, root / "records"]
+    give_up_root(uid, needed)
     return LocalDriver(control, LauncherClient(connection))
 
 
