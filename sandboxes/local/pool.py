@@ -23,6 +23,7 @@ class Pool:
         self._driver, self._limits, self._size = driver, limits, size
         self._spares: dict[str, list[Box]] = {}
         self._filling: dict[str, asyncio.Task[None]] = {}
+        self._making: set[asyncio.Task[bool]] = set()
 
     async def take(self, tree: str, timeout_s: float) -> Box | None:
         """A spare that lives `timeout_s` from now; None when there is none."""
@@ -39,9 +40,9 @@ class Pool:
 
     async def close(self) -> None:
         """End the spares."""
-        tasks = list(self._filling.values())
-        for task in tasks:
+        for task in self._filling.values():
             task.cancel()
+        tasks = (*self._filling.values(), *self._making)
         await asyncio.gather(*tasks, return_exceptions=True)
         spares = [box for boxes in self._spares.values() for box in boxes]
         self._spares.clear()
@@ -59,22 +60,18 @@ class Pool:
     async def _fill(self, tree: str) -> None:
         await asyncio.sleep(CALM_S)
         while len(self._spares[tree]) < self._size:
-            making = asyncio.ensure_future(self._make(tree))
-            try:
-                box = await asyncio.shield(making)
-            except asyncio.CancelledError:
-                making.add_done_callback(lambda made: self._keep(tree, made))
-                raise
-            except (OSError, BoxGone, IsolationUnavailable) as problem:
-                logger.warning("no spare of %s: %s", tree, problem)
+            making = asyncio.create_task(self._make(tree))
+            self._making.add(making)
+            making.add_done_callback(self._making.discard)
+            if not await asyncio.shield(making):  # made to its end if we are not
                 return
-            self._spares[tree].append(box)
 
-    def _keep(self, tree: str, made: "asyncio.Future[Box]") -> None:
-        """Take in a spare whose filling was broken off meanwhile."""
-        if not made.cancelled() and made.exception() is None:
-            self._spares.setdefault(tree, []).append(made.result())
-
-    async def _make(self, tree: str) -> Box:
+    async def _make(self, tree: str) -> bool:
         spec = BoxSpec(new_id(), tree, SPARE_LIFE_S, limits=self._limits)
-        return await self._driver.create(spec)
+        try:
+            box = await self._driver.create(spec)
+        except (OSError, BoxGone, IsolationUnavailable) as problem:
+            logger.warning("no spare of %s: %s", tree, problem)
+            return False
+        self._spares[tree].append(box)
+        return True
