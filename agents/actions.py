@@ -230,6 +230,7 @@ def lend(run: Run) -> Sandbox:
         raise Gone("It has ended, and the files in it are lost.")
     if sandbox.state == State.FAILED:
         raise Gone(f"It could not be made: {sandbox.error or 'no reason was given'}.")
+    sandbox_actions.touch(sandbox)
     return sandbox
 
 
@@ -331,7 +332,7 @@ def _drop_lost_sandbox(agent: Agent) -> None:
 
 
 def _new_sandbox(owner: User, agent: Agent) -> Sandbox:
-    """Make the agent's sandbox; the key makes a repeated call find the same."""
+    """Make the agent's sandbox; a repeated call with its key finds the same."""
     mine = f"agent-{agent.code}-"
     made = Sandbox.objects.filter(team_id=agent.team_id, request_key__startswith=mine)
     over = made.filter(state__in=[State.GONE, State.FAILED]).count()

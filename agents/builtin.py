@@ -51,9 +51,7 @@ BUILT_IN: list[dict[str, Any]] = [
 
 def install() -> None:
     """Add the versions that the database lacks."""
-    known = set(
-        AgentTemplate.objects.filter(team=None).values_list("slug", "version")
-    )
+    known = set(AgentTemplate.objects.filter(team=None).values_list("slug", "version"))
     AgentTemplate.objects.bulk_create(
         AgentTemplate(mode=Mode.APPROVAL, **fields)
         for fields in BUILT_IN

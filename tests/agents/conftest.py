@@ -79,7 +79,9 @@ async def latest_run(agent: Agent) -> Run:
     return await agent.runs.order_by("-pk").afirst()
 
 
-async def until(condition: Callable[[], Awaitable[bool]], timeout_s: float = 10) -> None:
+async def until(
+    condition: Callable[[], Awaitable[bool]], timeout_s: float = 10
+) -> None:
     """Wait until it holds; the test fails after `timeout_s`."""
     async with asyncio.timeout(timeout_s):
         while not await condition():

@@ -28,7 +28,11 @@ from sandboxes import gateway
 
 from .fake_openai import FakeOpenAI, fake_openai
 
-ROOT = Path(__file__).resolve().parents[2] if not os.environ.get("AGROOT") else Path(os.environ["AGROOT"])
+ROOT = (
+    Path(__file__).resolve().parents[2]
+    if not os.environ.get("AGROOT")
+    else Path(os.environ["AGROOT"])
+)
 pytestmark = pytest.mark.django_db(transaction=True)
 
 

@@ -63,7 +63,9 @@ def test_a_line_names_a_call(line: str, tool: str, args: dict[str, str]) -> None
     assert model.parse_command(line) == (tool, args)
 
 
-@pytest.mark.parametrize("line", ["hello", "run", "write a.txt", "", "running", "Write a poem"])
+@pytest.mark.parametrize(
+    "line", ["hello", "run", "write a.txt", "", "running", "Write a poem"]
+)
 def test_other_lines_name_none(line: str) -> None:
     assert model.parse_command(line) is None
 

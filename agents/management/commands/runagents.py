@@ -1,4 +1,4 @@
-"""Run agents' turns, and keep sandboxes in order with their backend."""
+"""Run agents' turns, and keep sandboxes in step with their backend."""
 
 import asyncio
 import logging
@@ -7,13 +7,10 @@ import threading
 from typing import Any, ClassVar
 
 from django.core.management.base import BaseCommand, CommandParser
-from django.db import close_old_connections
 
 from sandboxes import reaper
 
 logger = logging.getLogger(__name__)
-
-REAP_EVERY_S = 5
 
 
 class Command(BaseCommand):
@@ -24,7 +21,7 @@ class Command(BaseCommand):
     requires_system_checks: ClassVar = []
 
     def add_arguments(self, parser: CommandParser) -> None:
-        """Take how many turns to run at once."""
+        """Take how many turns to run at once, and whether to reap."""
         parser.add_argument("--at-once", type=int, default=40)
         parser.add_argument("--no-reaper", action="store_true")
 
@@ -32,7 +29,8 @@ class Command(BaseCommand):
         """Work, with the reaper beside it."""
         ending = threading.Event()
         if not options["no_reaper"]:
-            threading.Thread(target=_reap, args=(ending,), daemon=True).start()
+            reap = reaper.run_forever
+            threading.Thread(target=reap, args=(ending.is_set,), daemon=True).start()
         try:
             asyncio.run(_work(options["at_once"]))
         finally:
@@ -50,13 +48,3 @@ async def _work(at_once: int) -> None:
     worker = Worker(at_once)
     logger.info("runs agents as %s", worker.name)
     await worker.work(stopping)
-
-
-def _reap(ending: threading.Event) -> None:
-    """Look after sandboxes; a failure is logged and the next round goes on."""
-    while not ending.wait(REAP_EVERY_S):
-        try:
-            close_old_connections()
-            reaper.run_once()
-        except Exception:
-            logger.exception("the reaper's round failed")
