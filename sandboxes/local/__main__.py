@@ -20,7 +20,7 @@ from pathlib import Path
 import uvicorn
 
 from . import isolation
-from .contract import Driver, Limits
+from .contract import Driver, IsolationUnavailable, Limits
 from .records import Store
 from .registry import Registry
 from .server import application
@@ -120,6 +120,8 @@ async def doctor(driver: Driver) -> None:
             print(f"{name:<{width}}  {value}")
         for tree in await driver.base_trees():
             print(f"tree {tree.name}: {tree.state} {tree.detail}".rstrip())
+    except IsolationUnavailable as problem:
+        print(problem)
     finally:
         await driver.close()
 
@@ -132,7 +134,10 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(levelname)s %(name)s %(message)s")
     most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    driver = isolation.launch(options.root)
+    try:
+        driver = isolation.launch(options.root)
+    except IsolationUnavailable as problem:
+        sys.exit(f"sandboxes cannot run on this machine: {problem}")
     if options.command == "doctor":
         asyncio.run(doctor(driver))
     else:

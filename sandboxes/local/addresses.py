@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from starlette.datastructures import Headers
 
-from .registry import NotFound, Registry
-from .sandbox import Sandbox
+from .registry import Registry
+from .sandbox import NotFound, Sandbox
 
 ENVD_PORT = 49983
 HOST = re.compile(r"(\d{1,5})-(i?[a-z0-9]+)(?:-[a-z0-9]+)?\.")

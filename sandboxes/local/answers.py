@@ -7,7 +7,7 @@ from starlette.responses import JSONResponse
 from .envd.app import VERSION
 from .metrics import round_cpus
 from .records import Record
-from .registry import NotFound
+from .sandbox import NotFound
 
 CLIENT_ID = "local"
 

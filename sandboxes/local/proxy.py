@@ -5,6 +5,7 @@ Each request has a connection of its own: it costs 0.4 ms and never mixes client
 
 import asyncio
 import contextlib
+import re
 import socket
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
@@ -28,6 +29,8 @@ HOP_BY_HOP = {
     b"transfer-encoding",
     b"upgrade",
 }
+NAME = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+CONTROL = re.compile(rb"[\x00-\x08\x0a-\x1f\x7f]")
 DROPPED = HOP_BY_HOP | {name.encode() for name in OWN_HEADERS}
 
 Pairs = list[tuple[bytes, bytes]]
@@ -119,7 +122,8 @@ def request_head(scope: Scope, mask: str | None, *, chunked: bool) -> bytes:
     for name, value in scope["headers"]:
         if name == b"host" and mask is not None:
             value = mask.encode("latin-1", "replace")
-        if name not in DROPPED and name != b"expect":
+        unsafe = name == b"expect" or (chunked and name == b"content-length")
+        if name not in DROPPED and not unsafe:
             lines.append(b"%b: %b" % (name, value))
     lines.append(b"connection: close")
     if chunked:
@@ -156,10 +160,18 @@ async def read_head(reader: asyncio.StreamReader) -> Head:
         if not line.startswith(b"HTTP/1.") or len(parts) < 2 or not parts[1].isdigit():
             raise Broken("no status line")
         status = int(parts[1])
+        if not 100 <= status <= 599:
+            raise Broken(f"status {status}")
         if status >= 200:
-            pairs = (row.partition(b":") for row in rows)
-            headers = [(n.strip(), v.strip()) for n, colon, v in pairs if colon]
-            return Head(status, headers)
+            return Head(status, [pair(row) for row in rows])
+
+
+def pair(row: bytes) -> tuple[bytes, bytes]:
+    """A header's name and value. Raises Broken for what no client may see."""
+    name, _, value = row.partition(b":")
+    if not NAME.fullmatch(name) or CONTROL.search(value):
+        raise Broken("a header is malformed")
+    return name, value.strip()
 
 
 async def body_of(reader: asyncio.StreamReader, head: Head) -> AsyncIterator[bytes]:

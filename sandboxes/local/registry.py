@@ -13,12 +13,12 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from .contract import Box, BoxGone, BoxSpec, Driver, Limits
+from .contract import Box, BoxGone, BoxSpec, Driver, IsolationUnavailable, Limits
 from .envd.agent import Account, AgentLost
 from .metrics import SAMPLE_S
 from .pool import Pool
 from .records import Record, State, Store, new_id
-from .sandbox import Sandbox
+from .sandbox import Conflict, NotFound, Sandbox, TooLong, TooMany
 
 logger = logging.getLogger(__name__)
 
@@ -30,22 +30,6 @@ MAX_TIMEOUT_S = 24 * 3600.0
 RETRY_S = 5.0
 MEASURE_S = 2.0  # for one sample
 LEARNED_USERS = ("", "user", "root")
-
-
-class TooMany(Exception):
-    """The limit of running sandboxes is reached."""
-
-
-class NotFound(Exception):
-    """There is no such sandbox, or it is not in the state that was asked for."""
-
-
-class Conflict(Exception):
-    """The sandbox is being ended, or already is what was asked for."""
-
-
-class TooLong(Exception):
-    """A deadline past what a sandbox may live."""
 
 
 class Registry:
@@ -71,8 +55,15 @@ class Registry:
         self.lost: list[str] = []
 
     async def start(self) -> None:
-        """Find the sandboxes of the run before; what cannot be found is lost."""
-        survivors = set(await self.driver.survivors())
+        """Find the sandboxes of the run before; what cannot be found is lost.
+
+        Where nothing can be isolated, every later call tells why.
+        """
+        try:
+            survivors = set(await self.driver.survivors())
+        except IsolationUnavailable as problem:
+            logger.error("no sandboxes on this machine: %s", problem)
+            return
         for record in self._store.load():
             if record.sandbox_id in survivors:
                 survivors.discard(record.sandbox_id)

@@ -18,15 +18,7 @@ from .answers import Refusal, connected, detail, listed, missing, unsupported
 from .contract import BoxGone, IsolationUnavailable
 from .envd.app import VERSION
 from .records import State
-from .registry import (
-    DEFAULT_TEMPLATE,
-    MAX_TIMEOUT_S,
-    Conflict,
-    NotFound,
-    Registry,
-    TooLong,
-    TooMany,
-)
+from .registry import DEFAULT_TEMPLATE, MAX_TIMEOUT_S, Registry
 from .requests import (
     Page,
     body_of,
@@ -38,6 +30,7 @@ from .requests import (
     timeout_of,
     whole_of,
 )
+from .sandbox import Conflict, NotFound, TooLong, TooMany
 
 logger = logging.getLogger(__name__)
 
@@ -308,7 +301,10 @@ class Rest:
     async def status(self, request: Request) -> Response:
         sandboxes = self._registry.all()
         running = sum(sandbox.running for sandbox in sandboxes)
-        trees = await self._registry.driver.base_trees()
+        try:
+            trees = await self._registry.driver.base_trees()
+        except IsolationUnavailable:
+            trees = []  # the probe says why
         return JSONResponse(
             {
                 "probe": dict(await self._registry.driver.probe()),

@@ -1,4 +1,4 @@
-"""A sandbox with everything that serves it."""
+"""A sandbox with everything that serves it, and why one may not be had."""
 
 import asyncio
 from dataclasses import dataclass, field
@@ -8,6 +8,22 @@ from .envd.app import Envd
 from .envd.context import Services
 from .metrics import Log, Samples
 from .records import Record, State
+
+
+class TooMany(Exception):
+    """The limit of running sandboxes is reached."""
+
+
+class NotFound(Exception):
+    """There is no such sandbox, or it is not in the state that was asked for."""
+
+
+class Conflict(Exception):
+    """The sandbox is being ended, or already is what was asked for."""
+
+
+class TooLong(Exception):
+    """A deadline past what a sandbox may live."""
 
 
 @dataclass

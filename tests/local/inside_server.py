@@ -12,6 +12,8 @@ import json
 MAGIC = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 READY = {
     "/broken": b"this is no HTTP\r\n\r\n",
+    "/bad-name": b"HTTP/1.1 200 OK\r\nbad name: x\r\n\r\n",
+    "/bad-status": b"HTTP/1.1 999 Odd\r\n\r\n",
     "/cut": b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf",
     "/chunks": (
         b"HTTP/1.1 200 OK\r\ntransfer-encoding: chunked\r\n\r\n"

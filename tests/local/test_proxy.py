@@ -170,3 +170,10 @@ def test_traffic_wakes_a_sandbox_that_asked_for_it(runtime: Runtime) -> None:
         assert sandbox.is_running()
     finally:
         sandbox.kill()
+
+
+def test_malformed_headers_do_not_pass(runtime: Runtime, served: Sandbox) -> None:
+    host = served.get_host(3000)
+    for path in ("/bad-name", "/bad-status"):
+        answer = ask(runtime, host, path=path)
+        assert (answer.status_code, answer.json()["code"]) == (502, 502)
