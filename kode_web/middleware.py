@@ -30,7 +30,9 @@ class Errors:
             return None
         context: dict[str, Any] = {"error": error, "status": error.status}
         if request.accepts("text/html"):
-            template = "quota.html" if isinstance(error, QuotaExceeded) else "error.html"
+            template = (
+                "quota.html" if isinstance(error, QuotaExceeded) else "error.html"
+            )
             return page(request, template, "message", context, status=error.status)
         retry = getattr(error, "retry", False)
         answer = {"error": str(error), "retry": retry}

@@ -21,6 +21,10 @@ SITE_URL = env_str("KODE_SITE_URL", "http://localhost:8000").rstrip("/")
 SITE = urlsplit(SITE_URL)
 ALLOWED_HOSTS = [SITE.hostname or "localhost", *env_list("KODE_ALLOWED_HOSTS")]
 CSRF_TRUSTED_ORIGINS = [SITE_URL]
+# Behind a TLS proxy that sets X-Forwarded-Proto and drops what clients send of it.
+TRUST_PROXY = env_bool("KODE_TRUST_PROXY", default=False)
+if TRUST_PROXY:
+    SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
 # Previews live on a site of their own: hosts <port>-<code>.<this domain>.
 PREVIEW_DOMAIN = env_str(
     "KODE_PREVIEW_DOMAIN",
@@ -172,7 +176,8 @@ SECURE_CSP = {
     "font-src": [CSP.SELF],
     "connect-src": [CSP.SELF, SITE_URL.replace("http", "ws", 1)],
     "frame-src": [f"{SITE.scheme}://*.{PREVIEW_DOMAIN}"],
-    "form-action": [CSP.SELF],
+    # A click on a port is a form that ends on the preview's host.
+    "form-action": [CSP.SELF, f"{SITE.scheme}://*.{PREVIEW_DOMAIN}"],
     "base-uri": [CSP.NONE],
     "object-src": [CSP.NONE],
     "frame-ancestors": [CSP.NONE],

@@ -32,7 +32,9 @@ def chrome(request: HttpRequest) -> dict[str, Any]:
     if user is None or not user.is_authenticated:
         return {}
     has_model = bool(
-        settings.ANTHROPIC_API_KEY or settings.OPENAI_API_KEY or settings.OPENAI_BASE_URL
+        settings.ANTHROPIC_API_KEY
+        or settings.OPENAI_API_KEY
+        or settings.OPENAI_BASE_URL
     )
     return {
         "own_team": access.own_team(user),
