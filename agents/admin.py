@@ -1,14 +1,20 @@
 """Agents in the admin: what they are and how they fare, nothing they said."""
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from django.contrib import admin
 from django.http import HttpRequest
 
 from .models import Agent, AgentTemplate, Run
 
+if TYPE_CHECKING:
+    ModelAdmin = admin.ModelAdmin[Any]
+else:
+    # Generic to the type checker alone.
+    ModelAdmin = admin.ModelAdmin
 
-class ReadOnly(admin.ModelAdmin):
+
+class ReadOnly(ModelAdmin):
     """Rows that only the program writes."""
 
     def has_add_permission(self, request: HttpRequest) -> bool:
@@ -25,7 +31,7 @@ class ReadOnly(admin.ModelAdmin):
 
 
 @admin.register(AgentTemplate)
-class AgentTemplateAdmin(admin.ModelAdmin):
+class AgentTemplateAdmin(ModelAdmin):
     """Templates, built in or a team's."""
 
     list_display = ("name", "slug", "version", "team", "mode")

@@ -53,7 +53,9 @@ class AgentConsumer(AsyncWebsocketConsumer):
             with contextlib.suppress(asyncio.CancelledError):
                 await self._following
 
-    async def receive(self, **message: Any) -> None:
+    async def receive(
+        self, text_data: str | None = None, bytes_data: bytes | None = None
+    ) -> None:
         """Nothing is expected; what comes is dropped."""
 
     async def _follow(self) -> None:

@@ -12,12 +12,8 @@ from . import actions
 from .models import AgentTemplate, Mode
 
 
-class TemplateField(forms.ModelChoiceField):
-    """A template with what it is for."""
-
-    def label_from_instance(self, obj: Any) -> str:
-        """Name and description."""
-        return f"{obj.name}: {obj.description}" if obj.description else obj.name
+def _describe(template: AgentTemplate) -> str:
+    return f"{template.name}: {template.description}".removesuffix(": ")
 
 
 class NewAgent(forms.Form):
@@ -28,7 +24,7 @@ class NewAgent(forms.Form):
         max_length=actions.MAX_PROMPT_CHARS,
         widget=forms.Textarea(attrs={"rows": 4, "class": "input", "autofocus": True}),
     )
-    template = TemplateField(
+    template = forms.ModelChoiceField(
         queryset=AgentTemplate.objects.none(),
         to_field_name="code",
         required=False,
@@ -56,6 +52,7 @@ class NewAgent(forms.Form):
         assert isinstance(sandbox, forms.ModelChoiceField)
         offered = actions.templates(team)
         template.queryset = offered
+        template.label_from_instance = _describe  # type: ignore[method-assign, assignment]
         template.initial = offered.filter(slug=actions.DEFAULT_TEMPLATE).first()
         usable = [State.CREATING, State.RUNNING, State.PAUSED]
         sandboxes = access.visible(user, Sandbox).filter(team=team, state__in=usable)

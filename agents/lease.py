@@ -17,6 +17,7 @@ from django.db.models import (
     Q,
     QuerySet,
 )
+from django.db.models.expressions import Combinable
 from django.db.models.functions import Now
 from django.utils import timezone
 
@@ -35,7 +36,7 @@ RENEW_S = 10
 MAX_ATTEMPTS = 5
 
 
-def _lease_end() -> ExpressionWrapper:
+def _lease_end() -> Combinable:
     return ExpressionWrapper(Now() + LEASE, output_field=DateTimeField())
 
 

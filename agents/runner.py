@@ -49,6 +49,7 @@ from .events import Lost, Writer
 from .models import Agent, Run, ToolCall
 from .store import Store
 
+__all__ = ["CancellationToken", "run_turn"]
 logger = logging.getLogger(__name__)
 
 STEPS = 50

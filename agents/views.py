@@ -37,8 +37,8 @@ def _changed(request: HttpRequest, agent: Agent) -> HttpResponse:
 @require_GET
 def index(request: HttpRequest) -> HttpResponse:
     """The agents that the person sees, newest use first."""
-    seen = access.visible(request.user, Agent).alive().recent()
-    agents = seen.select_related("owner", "sandbox")[:LISTED]
+    seen = access.visible(request.user, Agent).filter(ended_at=None)
+    agents = seen.order_by("-used_at").select_related("owner", "sandbox")[:LISTED]
     return page(request, "agents/list.html", "rows", {"agents": agents})
 
 

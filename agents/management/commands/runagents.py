@@ -4,7 +4,7 @@ import asyncio
 import logging
 import signal
 import threading
-from typing import Any, ClassVar
+from typing import Any
 
 from django.core.management.base import BaseCommand, CommandParser
 
@@ -18,7 +18,7 @@ class Command(BaseCommand):
 
     help = __doc__ or ""
     # They import every page; a worker serves none.
-    requires_system_checks: ClassVar = []
+    requires_system_checks = ()
 
     def add_arguments(self, parser: CommandParser) -> None:
         """Take how many turns to run at once, and whether to reap."""
