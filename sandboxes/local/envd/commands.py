@@ -226,10 +226,8 @@ class Commands:
         """By pid or tag; with `ended` also one that ended up to 30 s ago."""
         found = [*self._running.values()]
         if ended:
-            oldest = time.monotonic() - KEEP_EXIT_S
-            kept = {p: e for p, e in self._ended.items() if e[0] > oldest}
-            self._ended = kept
-            found += [command for _, command in reversed(kept.values())]
+            self._prune()
+            found += [command for _, command in reversed(self._ended.values())]
         for command in found:
             if key == (command.pid if isinstance(key, int) else command.tag):
                 return command
@@ -248,8 +246,16 @@ class Commands:
         finally:
             if self._running.get(command.pid) is command:
                 del self._running[command.pid]
+            self._prune()
+            self._ended.pop(command.pid, None)
             self._ended[command.pid] = (time.monotonic(), command)
             self._log(f"Process with pid {command.pid} ended")
+
+    def _prune(self) -> None:
+        """Forget what ended too long ago; the oldest come first."""
+        oldest = time.monotonic() - KEEP_EXIT_S
+        while self._ended and next(iter(self._ended.values()))[0] < oldest:
+            del self._ended[next(iter(self._ended))]
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
