@@ -1,0 +1,118 @@
+"""What every socket of the dashboard shares: who is there, and a fast dispatch."""
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from channels.db import database_sync_to_async
+from channels.generic.websocket import AsyncWebsocketConsumer
+from django.contrib.auth import get_user
+from django.http import Http404, HttpRequest
+
+from kode_web.teams import access
+from kode_web.teams.access import May
+
+SIGNED_OUT, REFUSED, NOT_FOUND, STALLED, GONE = 4401, 4403, 4404, 4408, 4410
+TOO_BIG, TOO_MANY = 1009, 1013
+MAX_MESSAGE_BYTES = 64 << 10
+SOCKETS_PER_PERSON = 20
+# How old an answer about rights may be: for input, and for what is only watched.
+INPUT_AGE_S, WATCH_AGE_S = 2.0, 10.0
+_open: Counter[int] = Counter()
+
+
+class RowSocket(AsyncWebsocketConsumer):
+    """A socket on one row that a team owns; closes when the right to it ends.
+
+    Subclasses set `model` and `kwarg`, and override `joined` and `left`, which is
+    called even when the server is shutting down.
+    """
+
+    model: Any = None
+    kwarg = "code"
+
+    async def __call__(self, *arguments: Any) -> None:
+        """Run; clean up whatever happens, since not every server says goodbye."""
+        self._person: int | None = None
+        self._checked, self._may = 0.0, frozenset[May]()
+        self._watching: asyncio.Task[None] | None = None
+        try:
+            await super().__call__(*arguments)
+        finally:
+            if self._watching:
+                self._watching.cancel()
+            if self._person is not None:
+                _open[self._person] -= 1
+            await self.left()
+
+    async def dispatch(self, message: dict[str, Any]) -> None:
+        """Call the handler at once.
+
+        The stock one visits a thread that all sockets share before each message,
+        so one slow query there would hold up every keystroke.
+        """
+        handler: Callable[..., Awaitable[None]] | None
+        handler = getattr(self, message["type"].replace(".", "_"), None)
+        if handler is not None:
+            await handler(message)
+
+    async def connect(self) -> None:
+        """Accept first: a browser cannot read the code of a refused handshake."""
+        await self.accept()
+        if not await self.is_allowed(0):
+            return
+        person = self.scope["user"].pk
+        if _open[person] >= SOCKETS_PER_PERSON:
+            await self.close(TOO_MANY)
+            return
+        _open[person] += 1
+        self._person = person
+        self._watching = asyncio.create_task(self._watch())
+        await self.joined()
+
+    async def joined(self) -> None:
+        """The person may see the row: begin."""
+
+    async def left(self) -> None:
+        """The socket is over: let go of everything."""
+
+    @property
+    def may(self) -> frozenset[May]:
+        """What the person could do when it was last asked."""
+        return self._may
+
+    async def is_allowed(self, age_s: float) -> bool:
+        """Whether the row may still be seen; closes the socket when not."""
+        if time.monotonic() - self._checked < age_s:
+            return True
+        check = database_sync_to_async(self._check, thread_sensitive=False)
+        code = await check()
+        if code:
+            await self.close(code)
+            return False
+        self._checked = time.monotonic()
+        return True
+
+    def _check(self) -> int:
+        """The close code, 0 when all is well. Reads session and rights anew."""
+        session = self.scope["session"]
+        request = HttpRequest()
+        request.session = type(session)(session.session_key)
+        user = get_user(request)
+        if not user.is_authenticated or not user.is_active:
+            return SIGNED_OUT
+        try:
+            row = access.get(
+                user, self.model, self.scope["url_route"]["kwargs"]["code"]
+            )
+        except Http404:
+            return NOT_FOUND
+        self.scope["user"], self.row = user, row
+        self._may = access.rights(user, row)
+        return 0
+
+    async def _watch(self) -> None:
+        while await self.is_allowed(WATCH_AGE_S):
+            await asyncio.sleep(WATCH_AGE_S)

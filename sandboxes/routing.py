@@ -1,0 +1,15 @@
+"""Websocket addresses of sandboxes."""
+
+from typing import Any, cast
+
+from django.urls import path
+
+from .consumers import SandboxSocket, TerminalSocket
+
+# A route takes an ASGI application here, which Django's types do not know.
+news = cast(Any, SandboxSocket.as_asgi())
+terminal = cast(Any, TerminalSocket.as_asgi())
+urlpatterns = [
+    path("ws/sandboxes/<str:code>/", news),
+    path("ws/sandboxes/<str:code>/terminals/<str:terminal>/", terminal),
+]
