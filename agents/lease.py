@@ -23,7 +23,7 @@ from django.utils import timezone
 
 from kode_web.teams import quotas
 
-from . import actions, events, journal
+from . import actions, events, journal, markdown
 from .events import Draft
 from .models import Agent, Run, ToolCall
 
@@ -145,11 +145,24 @@ def finish(run: Run, state: Run.State, *, error: str = "") -> None:
         _mine(run).update(
             state=state, error=error[:500], ended_at=ended_at, lease_until=None
         )
+        _close_step(agent, run)
         agent.events.filter(run=run, type__in=events.PIECES).delete()
         if error:
             note = Draft("note", {"text": error, "tone": "bad"})
             events.append(agent.pk, note, run_id=run.pk)
         _settle(agent, run, state)
+
+
+def _close_step(agent: Agent, run: Run) -> None:
+    """Close an answer that no worker came to close, with what there is of it."""
+    steps = agent.events.filter(run=run, type__in=["step", "answer"])
+    last = steps.order_by("-seq").first()
+    if last is None or last.type == "answer":
+        return
+    pieces = agent.events.filter(run=run, type="text", seq__gt=last.seq)
+    text = "".join(event.data["d"] for event in pieces.order_by("seq"))
+    answer = {**last.data, "text": text, "html": markdown.render(text), "cut": True}
+    events.append(agent.pk, Draft("answer", answer), run_id=run.pk)
 
 
 def _settle(agent: Agent, run: Run, state: Run.State) -> None:

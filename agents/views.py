@@ -47,8 +47,9 @@ def index(request: HttpRequest) -> HttpResponse:
 def new(request: HttpRequest) -> HttpResponse:
     """Start an agent; the form's fields may come from a link or the home page."""
     user = _user(request)
-    team = access.team_for(user, request.GET.get("team"), create=True)
     posted = request.POST if request.method == "POST" else None
+    slug = (posted or {}).get("team") or request.GET.get("team")
+    team = access.team_for(user, slug, create=True)
     form = NewAgent(user, team, posted, initial=request.GET.dict())
     if posted is None or not form.is_valid():
         context = {"form": form, "choice": model.choose()}
@@ -73,7 +74,7 @@ def detail(request: HttpRequest, code: str) -> HttpResponse:
     """The chat beside the sandbox."""
     agent = access.get(request.user, Agent, code)
     context = Scribe(agent, request.user).page()
-    return page(request, "agents/detail.html", "main", context)
+    return page(request, "agents/detail.html", context=context)
 
 
 @login_required
@@ -157,6 +158,6 @@ def dispose(request: HttpRequest, code: str) -> HttpResponse:
     if request.method == "GET":
         has_live = sandbox is not None and sandbox.is_alive
         context = {"agent": agent, "can_dispose_sandbox": owns and has_live}
-        return page(request, "agents/dispose.html", "main", context)
+        return page(request, "agents/dispose.html", context=context)
     actions.dispose(user, agent, with_sandbox=with_sandbox)
     return redirect("agents:list")

@@ -36,6 +36,8 @@ function keep(old, fresh) {
     if (old.dataset.touched) fresh.dataset.touched = "yes";
   }
   if (old.matches("details.todos")) fresh.open = old.open;
+  const menu = fresh.querySelector("details.menu");
+  if (menu) menu.open = old.querySelector("details.menu")?.open ?? false;
   const typed = old.querySelector("input[name=note]");
   const field = fresh.querySelector("input[name=note]");
   if (typed && field) field.value = typed.value;

@@ -1,16 +1,18 @@
 """A turn of an agent, from a person's message to the last event."""
 
 import asyncio
+import inspect
 import time
 
 import pytest
 from channels.db import database_sync_to_async as in_thread
 from django.core.exceptions import PermissionDenied
 
-from agents import actions, lease
+from agents import actions, lease, tools
 from agents.models import Agent, Mode, Run, ToolCall
 from agents.runner import CancellationToken, run_turn
 from kode_web.teams.models import Membership
+from sandboxes import actions as sandbox_actions
 from sandboxes import gateway
 from sandboxes.errors import NotReady
 
@@ -250,3 +252,55 @@ async def test_a_disposed_agent_takes_no_message(house, script, work) -> None:
     assert await work() == 0
     with pytest.raises(actions.Gone):
         await in_thread(actions.send)(house.bob, agent, "hello")
+
+
+async def test_an_endless_loop_ends_at_its_limit(house, script, work) -> None:
+    script.answers = [[("todo_read", {})]] * 20
+    agent = await start(house)
+    agent.template["limits"] = {"steps": 3}
+    await agent.asave(update_fields=["template"])
+    await work()
+    run = await latest_run(agent)
+    assert run.state == Run.State.ERROR
+    assert "limit" in run.error
+    assert len(script.seen) == 3
+
+
+def test_no_tool_takes_an_id_of_a_sandbox_or_person() -> None:
+    names = {
+        name
+        for tool in tools.Toolbox(None, None).all().values()
+        for name in inspect.signature(tool).parameters
+    }
+    assert names == {
+        *("cmd", "timeout_s", "path", "offset", "limit", "content", "todos")
+    }
+
+
+async def test_an_agent_makes_its_sandbox_when_needed(house, sandbox, script, work):
+    script.answers = ["Hi.", [("bash_run", {"cmd": "pwd"})], "Done."]
+    agent = await start(house, mode=Mode.AUTO)
+    await work()
+    await agent.arefresh_from_db()
+    assert agent.sandbox_id is None
+    await in_thread(actions.send)(house.bob, agent, "Now work")
+    await work()
+    made = (await Agent.objects.select_related("sandbox").aget()).sandbox
+    assert made.pk != sandbox.pk
+    assert made.owner_id == house.bob.pk
+    assert (await agent.calls.aget()).output == "/home/user\n"
+    await in_thread(gateway.kill)(made)
+
+
+async def test_disposing_a_sandbox_stops_its_agents(house, sandbox, script) -> None:
+    script.answers = [[("bash_run", {"cmd": "sleep 30"})]]
+    agent = await start(house, sandbox=sandbox, mode=Mode.AUTO)
+    [run] = await in_thread(lease.claim)("test", 1)
+    token = CancellationToken()
+    task = asyncio.create_task(run_turn(run, token))
+    await until(agent.calls.exclude(pid=None).aexists)
+    await in_thread(sandbox_actions.dispose)(house.bob, sandbox)
+    assert await in_thread(lease.asked_to_stop)([run]) == {run.pk}
+    token.cancel()
+    await task
+    assert (await latest_run(agent)).state != Run.State.RUNNING
