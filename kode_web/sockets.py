@@ -99,7 +99,8 @@ class RowSocket(AsyncWebsocketConsumer):
         """The close code, 0 when all is well. Reads session and rights anew."""
         session = self.scope["session"]
         request = HttpRequest()
-        request.session = type(session)(session.session_key)
+        # Channels hands out a lazy object, whose type is not the store's.
+        request.session = session.__class__(session.session_key)
         user = get_user(request)
         if not user.is_authenticated or not user.is_active:
             return SIGNED_OUT

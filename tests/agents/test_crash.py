@@ -60,10 +60,12 @@ def provider() -> Iterator[FakeOpenAI]:
 
 @pytest.fixture
 def database(house, sandbox, tmp_path: Path) -> Iterator[str]:
-    """The test's database on disk, where other processes reach it."""
+    """The test's database where other processes reach it; SQLite's on disk."""
     memory = connections["default"]
-    if memory.vendor != "sqlite":
-        pytest.skip("this fixture copies a database in memory to a file")
+    if memory.vendor == "postgresql":
+        at = memory.settings_dict
+        yield "postgres://{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format(**at)
+        return
     path = tmp_path / "kode.sqlite3"
     with sqlite3.connect(path) as target:
         memory.connection.backup(target)

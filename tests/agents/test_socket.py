@@ -7,10 +7,12 @@ import pytest
 from channels.db import database_sync_to_async as in_thread
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.test import Client
 
-from agents import actions, consumers
+from agents import actions
 from agents.models import Agent
+from kode_web import sockets
 from kode_web.asgi import application
 
 from .test_turns import start
@@ -21,7 +23,8 @@ pytestmark = pytest.mark.django_db(transaction=True)
 async def connect(user: Any, code: str, since: int = 0) -> WebsocketCommunicator:
     """A browser's socket, signed in as the person."""
     client = Client()
-    headers = [(b"origin", settings.SITE_URL.encode())]
+    origin, host = settings.SITE_URL, settings.SITE.netloc
+    headers = [(b"origin", origin.encode()), (b"host", host.encode())]
     if user is not None:
         await in_thread(client.force_login)(user)
         cookie = client.cookies[settings.SESSION_COOKIE_NAME].value
@@ -105,11 +108,9 @@ async def test_who_leaves_the_team_is_shut_out(house, script) -> None:
 
 
 async def test_who_signs_out_is_shut_out(house, script, monkeypatch) -> None:
-    monkeypatch.setattr(consumers, "RECHECK_S", 0.0)
+    monkeypatch.setattr(sockets, "WATCH_AGE_S", 0.2)
     agent = await start(house)
     socket = await connect(house.victor, agent.code)
     await read_until(socket, await head(agent))
-    from django.contrib.sessions.models import Session
-
     await Session.objects.all().adelete()
     assert await closing_code(socket) == 4401
