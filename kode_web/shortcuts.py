@@ -1,12 +1,12 @@
-"""What every page needs: page or fragment, and what the frame around it shows."""
+"""What views share: a page or its fragment, and streams that wait for readers."""
 
+from collections.abc import AsyncIterator, Iterable, Iterator
 from typing import Any
 
-from django.conf import settings
+from asgiref.sync import sync_to_async
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import render
-
-from kode_web.teams import access
 
 
 def page(
@@ -18,26 +18,34 @@ def page(
     status: int = 200,
 ) -> HttpResponse:
     """The whole page, or its partial `part` when htmx asks for it."""
-    asks_part = request.headers.get("HX-Request") == "true"
-    boosted = request.headers.get("HX-Boosted") == "true"
-    name = f"{template}#{part}" if part and asks_part and not boosted else template
+    name = f"{template}#{part}" if part and wants_part(request) else template
     response = render(request, name, context, status=status)
     response["Vary"] = "HX-Request"
     return response
 
 
-def chrome(request: HttpRequest) -> dict[str, Any]:
-    """What base.html shows around every page."""
-    user = getattr(request, "user", None)
-    if user is None or not user.is_authenticated:
-        return {}
-    has_model = bool(
-        settings.ANTHROPIC_API_KEY
-        or settings.OPENAI_API_KEY
-        or settings.OPENAI_BASE_URL
-    )
-    return {
-        "own_team": access.own_team(user),
-        "model_is_offline": not has_model,
-        "preview_domain": settings.PREVIEW_DOMAIN,
-    }
+def wants_part(request: HttpRequest) -> bool:
+    """Whether htmx asks for a fragment; a boosted link wants the page."""
+    headers = request.headers
+    return headers.get("HX-Request") == "true" and headers.get("HX-Boosted") != "true"
+
+
+def pieces(
+    request: HttpRequest, content: Iterator[bytes]
+) -> Iterable[bytes] | AsyncIterator[bytes]:
+    """Content for a StreamingHttpResponse that is read only as fast as it is sent.
+
+    Under ASGI Django would collect a plain iterator in memory first.
+    """
+    return _drawn(content) if isinstance(request, ASGIRequest) else content
+
+
+async def _drawn(content: Iterator[bytes]) -> AsyncIterator[bytes]:
+    draw = sync_to_async(next, thread_sensitive=False)
+    close = getattr(content, "close", None)
+    try:
+        while (piece := await draw(content, None)) is not None:
+            yield piece
+    finally:
+        if close is not None:
+            await sync_to_async(close, thread_sensitive=False)()

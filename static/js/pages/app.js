@@ -1,0 +1,5 @@
+/** What every page does; the page's own module comes beside it. */
+
+import { start } from "../app.js";
+
+start();
