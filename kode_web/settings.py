@@ -81,7 +81,8 @@ TEMPLATES = [
                 "django.template.context_processors.csp",
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
-                "kode_web.shortcuts.chrome",
+                "kode_web.chrome.chrome",
+                "kode_web.rail.rail",
             ],
         },
     },
@@ -197,7 +198,6 @@ TIME_ZONE = "UTC"
 USE_TZ = True
 
 STATIC_URL = "static/"
-STATIC_ROOT = DATA_DIR / "static"
 STATICFILES_DIRS = [BASE_DIR / "static"]
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
@@ -205,6 +205,7 @@ STORAGES = {
         "BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage",
     },
 }
+# The files are served from where they are: there is nothing to collect.
 WHITENOISE_USE_FINDERS = True
 
 # The sandboxes' backends. `local` is there when the runtime's URL is given.

@@ -1,0 +1,279 @@
+"""Terminals over their socket: a real bash in a real sandbox."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+from channels.db import database_sync_to_async
+from channels.testing import WebsocketCommunicator
+from django.conf import settings
+from django.test import Client
+
+from kode_web.asgi import application
+from sandboxes import terminals
+from sandboxes.models import Sandbox, Terminal
+
+pytestmark = pytest.mark.django_db(transaction=True)
+WAIT_S = 20
+
+
+class Socket:
+    """A browser's end of a terminal socket."""
+
+    def __init__(self, communicator: WebsocketCommunicator) -> None:
+        self.communicator = communicator
+        self.output = b""
+        self.controls: list[dict[str, Any]] = []
+        self.offset = 0
+        self.acks = True
+
+    async def step(self) -> dict[str, Any]:
+        """The next event, noted."""
+        event = await self.communicator.receive_output(WAIT_S)
+        if event["type"] == "websocket.send" and event.get("bytes") is not None:
+            self.output += event["bytes"]
+            self.offset += len(event["bytes"])
+            if self.acks:
+                await self.control({"ack": self.offset})
+        elif event["type"] == "websocket.send":
+            message = json.loads(event["text"])
+            self.controls.append(message)
+            self.offset = message.get("start", self.offset)
+        return event
+
+    async def until(self, text: bytes) -> bytes:
+        """Read until the output holds the text."""
+        while text not in self.output:
+            await self.step()
+        return self.output
+
+    async def until_control(self, name: str) -> dict[str, Any]:
+        """Read until a control frame has the name."""
+        while not any(name in control for control in self.controls):
+            await self.step()
+        return next(control for control in self.controls if name in control)
+
+    async def until_closed(self) -> int:
+        """Read to the close; its code."""
+        while (event := await self.step())["type"] != "websocket.close":
+            continue
+        return event["code"]
+
+    async def type(self, text: str) -> None:
+        await self.communicator.send_to(bytes_data=text.encode())
+
+    async def control(self, message: Any) -> None:
+        await self.communicator.send_to(text_data=json.dumps(message))
+
+
+def session_of(user) -> str:
+    client = Client()
+    client.force_login(user)
+    return client.cookies[settings.SESSION_COOKIE_NAME].value
+
+
+@asynccontextmanager
+async def open_socket(
+    user, sandbox: Sandbox, terminal: str, query: str = ""
+) -> AsyncIterator[Socket]:
+    headers = [(b"host", settings.SITE.netloc.encode())]
+    headers.append((b"origin", settings.SITE_URL.encode()))
+    if user is not None:
+        key = await database_sync_to_async(session_of)(user)
+        headers.append((b"cookie", f"{settings.SESSION_COOKIE_NAME}={key}".encode()))
+    path = f"/ws/sandboxes/{sandbox.code}/terminals/{terminal}/{query}"
+    communicator = WebsocketCommunicator(application, path, headers)
+    accepted, _ = await communicator.connect(WAIT_S)
+    assert accepted
+    try:
+        yield Socket(communicator)
+    finally:
+        await communicator.disconnect()
+
+
+@pytest.fixture
+async def terminal(house, sandbox) -> AsyncIterator[Terminal]:
+    row = await database_sync_to_async(terminals.create_row)(sandbox, house.bob)
+    yield row
+    if session := terminals.sessions.get(row.code):
+        session.finish()
+        for task in session._tasks:
+            task.cancel()
+        await session._pty.close()
+
+
+async def test_what_is_typed_is_answered(house, sandbox, terminal) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.type("echo answer=$((6*7)); tty; echo $LANG\r")
+        output = await socket.until(b"answer=42")
+        await socket.until(b"C.UTF-8")
+    assert b"/dev/pts/" in socket.output
+    assert output
+
+
+async def test_replay_from_an_offset_is_byte_exact(house, sandbox, terminal) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as first:
+        await first.type("for i in $(seq 500); do echo line $i; done; echo d''one\r")
+        await first.until(b"done")
+        epoch = first.controls[0]["epoch"]
+        cut = len(first.output) // 3
+        query = f"?from={cut}&epoch={epoch}"
+        async with open_socket(house.bob, sandbox, terminal.code, query) as second:
+            while second.offset < first.offset:
+                await second.step()
+    assert not second.controls[0]["reset"]
+    assert second.output == first.output[cut : second.offset]
+
+
+async def test_a_reload_replays_the_same_shell(house, sandbox, terminal) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.type("mark=kept; echo be''fore\r")
+        await socket.until(b"before")
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.until(b"before")
+        await socket.type("echo $mark-$((1+1))\r")
+        await socket.until(b"kept-2")
+
+
+async def test_a_new_process_follows_the_same_shell(house, sandbox, terminal) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.type("mark=kept; echo be''fore\r")
+        await socket.until(b"before")
+    session = terminals.sessions.pop(terminal.code)  # as after a restart
+    for task in session._tasks:
+        task.cancel()
+    await session._pty.close()
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.type("echo $mark-$((1+1))\r")
+        await socket.until(b"kept-2")
+
+
+async def test_after_a_cut_a_full_screen_program_draws_again(
+    house, sandbox, terminal, monkeypatch
+) -> None:
+    monkeypatch.setattr("sandboxes.ring.RING_BYTES", 4096)
+    monkeypatch.setattr(terminals.Ring.__init__, "__defaults__", (4096,))
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.type("printf '\\033[?1049h'; seq 3000; top -d 60\r")
+        await socket.until(b"COMMAND")
+        session = terminals.sessions[terminal.code]
+    assert session.ring.start > 0
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        start = await socket.until_control("start")
+        await socket.until(b"COMMAND")
+    assert start["cut"]
+    assert "\x1b[?1049h" in start["modes"]
+
+
+async def test_two_viewers_see_the_same(house, sandbox, terminal) -> None:
+    async with (
+        open_socket(house.bob, sandbox, terminal.code) as first,
+        open_socket(house.alice, sandbox, terminal.code) as second,
+    ):
+        await first.type("echo to-$((5*5))\r")
+        await first.until(b"to-25")
+        await second.until(b"to-25")
+
+
+async def test_a_viewer_watches_and_cannot_type(house, sandbox, terminal) -> None:
+    async with (
+        open_socket(house.bob, sandbox, terminal.code) as bob,
+        open_socket(house.victor, sandbox, terminal.code) as victor,
+    ):
+        assert not (await victor.until_control("start"))["drive"]
+        await victor.type("echo intruder-$((1+1))\r")
+        await bob.type("echo mine-$((3+3))\r")
+        await bob.until(b"mine-6")
+        await victor.until(b"mine-6")
+    assert b"intruder" not in bob.output
+
+
+@pytest.mark.parametrize("missing", [True, False])
+async def test_a_stranger_learns_nothing(house, sandbox, terminal, missing) -> None:
+    other = Sandbox(code="0" * 32) if missing else sandbox
+    async with open_socket(house.charlie, other, terminal.code) as socket:
+        assert await socket.until_closed() == 4404
+    assert socket.controls == []
+
+
+async def test_signed_out_is_refused(sandbox, terminal) -> None:
+    async with open_socket(None, sandbox, terminal.code) as socket:
+        assert await socket.until_closed() == 4401
+
+
+async def test_a_person_who_is_removed_types_nothing_more(
+    house, sandbox, terminal, monkeypatch
+) -> None:
+    monkeypatch.setattr("sandboxes.consumers.INPUT_AGE_S", 0)
+    async with open_socket(house.alice, sandbox, terminal.code) as socket:
+        await socket.until(b"$")
+        await database_sync_to_async(house.alice.memberships.all().delete)()
+        await socket.type("echo late-$((1+1))\r")
+        assert await socket.until_closed() == 4404
+    assert b"late-2" not in socket.output
+
+
+@pytest.mark.parametrize(
+    "text", ["{", "null", "123", "[]", '"\\ud800"', '{"ack":"x"}', "[" * 20000]
+)
+async def test_malformed_messages_are_answered(house, sandbox, terminal, text) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.until_control("start")
+        await socket.communicator.send_to(text_data=text)
+        await socket.until_control("error")
+        await socket.type("echo still-$((1+1))\r")
+        await socket.until(b"still-2")
+
+
+async def test_an_oversized_message_closes_the_socket(house, sandbox, terminal) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.until_control("start")
+        await socket.type("x" * 70_000)
+        assert await socket.until_closed() == 1009
+
+
+async def test_exit_gives_the_code_and_ends_the_row(house, sandbox, terminal) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.type("exit 7\r")
+        assert await socket.until_closed() == 4410
+    assert socket.controls[-1] == {"exit": 7}
+    await database_sync_to_async(terminal.refresh_from_db)()
+    assert terminal.exit_code == 7
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        assert await socket.until_closed() == 4410
+
+
+async def test_output_waits_for_a_browser_that_does_not_draw(
+    house, sandbox, terminal
+) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.until(b"$")
+        socket.acks = False
+        await socket.type("head -c 20000000 /dev/zero | tr '\\0' x; echo e''nd\r")
+        session = terminals.sessions[terminal.code]
+        await asyncio.sleep(2)  # time enough for all of it, were it not held back
+        held = session.ring.end
+        assert held < 4 << 20
+        while not socket.communicator.output_queue.empty():
+            await socket.step()
+        socket.acks = True
+        await socket.control({"ack": socket.offset})
+        await socket.until(b"end")
+    assert session.ring.end > 20_000_000
+
+
+async def test_a_keystroke_does_not_wait_for_a_slow_query(
+    house, sandbox, terminal
+) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.until(b"$")
+        import time
+
+        slow = asyncio.ensure_future(database_sync_to_async(time.sleep)(3))
+        await socket.type("echo quick-$((1+1))\r")
+        await socket.until(b"quick-2")
+        assert not slow.done()
+        await slow
