@@ -27,6 +27,7 @@ from sandboxes.local.contract import (
 
 from . import cgroups, interpreter, oci, probe, syscalls
 from .network import Router, missing_tools
+from .oci_runtime import OciRuntime
 from .trees import Trees
 
 # A place that every user of the host may pass through; ours in a private mount
@@ -67,7 +68,7 @@ class Engine:
         self.trees = Trees(root / "trees")
         self.router = Router(root / "router.json")
         self.found: dict[str, Kept] = {}
-        self.runtime = shutil.which("crun") or shutil.which("runc") or ""
+        self.oci = OciRuntime(self.run / "oci", root / "oci.log")
         self.shifted = probe.can_shift()
         self.limited = False
         self._creating = asyncio.Semaphore(PARALLEL_CREATES)
@@ -121,7 +122,7 @@ class Engine:
 
     async def sweep(self) -> list[str]:
         """Ids of sandboxes that live; whatever is left of others is removed."""
-        listed = json.loads(await self._crun("list", "--format", "json") or "[]")
+        listed = json.loads(await self.oci.call("list", "--format", "json") or "[]")
         states = {entry["id"]: entry["status"] for entry in listed or []}
         for sandbox_id in {p.name for p in self.boxes.iterdir()} | set(states):
             kept = self._read(sandbox_id)
@@ -140,7 +141,7 @@ class Engine:
         if sandbox_id not in self.found:
             return ""
         try:
-            answer = json.loads(await self._crun("state", sandbox_id))
+            answer = json.loads(await self.oci.call("state", sandbox_id))
         except OSError:
             return ""
         status = str(answer["status"])
@@ -169,7 +170,7 @@ class Engine:
         listener = self._listen(spec.sandbox_id)
         try:
             self._mount(kept, folder, here)
-            await self._crun(
+            await self.oci.call(
                 "run",
                 "--detach",
                 "--preserve-fds=1",
@@ -274,7 +275,7 @@ class Engine:
     async def kill(self, sandbox_id: str) -> None:
         """End it and remove every trace; idempotent."""
         with contextlib.suppress(OSError):
-            await self._crun("delete", "--force", sandbox_id)
+            await self.oci.call("delete", "--force", sandbox_id)
         await self.router.leave(sandbox_id)
         if self.limited:
             cgroups.remove(self._cgroup(sandbox_id))
@@ -287,13 +288,13 @@ class Engine:
     async def pause(self, sandbox_id: str) -> bool:
         """Freeze it; False where this machine has no freezer for us."""
         if self.limited:
-            await self._crun("pause", sandbox_id)
+            await self.oci.call("pause", sandbox_id)
         return self.limited
 
     async def resume(self, sandbox_id: str) -> bool:
         """Thaw it; False as above."""
         if self.limited:
-            await self._crun("resume", sandbox_id)
+            await self.oci.call("resume", sandbox_id)
         return self.limited
 
     async def set_internet(self, sandbox_id: str, allowed: bool) -> None:
@@ -312,7 +313,7 @@ class Engine:
         """Change what it may use."""
         self.found[sandbox_id].limits = limits
         if self.limited:
-            await self._crun(
+            await self.oci.call(
                 "update",
                 f"--memory={limits.memory_mb << 20}",
                 f"--cpu-quota={int(limits.cpus * 100_000)}",
@@ -374,59 +375,3 @@ class Engine:
         draft = self.boxes / sandbox_id / "box.json.new"
         draft.write_text(json.dumps(data))
         draft.rename(draft.with_suffix(""))
-
-    async def _crun(self, *words: str, inherit: int | None = None) -> str:
-        """Run crun with nothing of our environment. Raises OSError with its words."""
-        log = self.root / "oci.log"
-        command = [self.runtime, f"--root={self.run / 'oci'}", f"--log={log}"]
-        if self.runtime.endswith("crun"):
-            command.append("--cgroup-manager=cgroupfs")
-        try:
-            return await _run([*command, *words], inherit)
-        except OSError as error:
-            lines = log.read_text(errors="replace").strip().splitlines()
-            detail = lines[-1] if lines else ""
-            raise OSError(f"{error} {detail}".strip()) from error
-
-
-async def _run(command: list[str], inherit: int | None) -> str:
-    """Spawn with `inherit` as descriptor 3 and /dev/null as standard input.
-
-    Output goes to a file; a container that stays gets /dev/null, and crun's
-    words its log.
-    """
-    output = os.memfd_create("output")
-    null = os.open("/dev/null", os.O_RDWR)
-    shown = output if inherit is None else null
-    actions: list[tuple[int, int, int]] = [
-        (os.POSIX_SPAWN_DUP2, null, 0),
-        (os.POSIX_SPAWN_DUP2, shown, 1),
-        (os.POSIX_SPAWN_DUP2, shown, 2),
-    ]
-    if inherit is not None:
-        actions.append((os.POSIX_SPAWN_DUP2, inherit, 3))
-    try:
-        environment = {"PATH": oci.PATH}
-        pid = os.posix_spawn(command[0], command, environment, file_actions=actions)
-        code = await _ended(pid)
-        text = os.pread(output, 1 << 20, 0).decode(errors="replace")
-    finally:
-        os.close(output)
-        os.close(null)
-    if code:
-        raise OSError(f"{Path(command[0]).name} {code}: {text.strip()[-300:]}")
-    return text
-
-
-async def _ended(pid: int) -> int:
-    """The exit code of a child of ours, without a thread or a signal handler."""
-    loop = asyncio.get_running_loop()
-    descriptor = os.pidfd_open(pid)
-    done = loop.create_future()
-    loop.add_reader(descriptor, lambda: done.done() or done.set_result(None))
-    try:
-        await done
-    finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
