@@ -13,6 +13,7 @@ from django.http import Http404, HttpRequest
 
 from kode_web.teams import access
 from kode_web.teams.access import May
+from kode_web.teams.models import User
 
 SIGNED_OUT, REFUSED, NOT_FOUND, STALLED, GONE = 4401, 4403, 4404, 4408, 4410
 TOO_BIG, TOO_MANY = 1009, 1013
@@ -26,12 +27,13 @@ _open: Counter[int] = Counter()
 class RowSocket(AsyncWebsocketConsumer):
     """A socket on one row that a team owns; closes when the right to it ends.
 
-    Subclasses set `model` and `kwarg`, and override `joined` and `left`, which is
-    called even when the server is shutting down.
+    Subclasses set `model`, and override `joined` and `left`, which is called even
+    when the server is shutting down. `person` and `row` are of the last check.
     """
 
     model: Any = None
-    kwarg = "code"
+    person: User
+    row: Any
 
     async def __call__(self, *arguments: Any) -> None:
         """Run; clean up whatever happens, since not every server says goodbye."""
@@ -63,7 +65,7 @@ class RowSocket(AsyncWebsocketConsumer):
         await self.accept()
         if not await self.is_allowed(0):
             return
-        person = self.scope["user"].pk
+        person = self.person.pk
         if _open[person] >= SOCKETS_PER_PERSON:
             await self.close(TOO_MANY)
             return
@@ -110,7 +112,7 @@ class RowSocket(AsyncWebsocketConsumer):
             )
         except Http404:
             return NOT_FOUND
-        self.scope["user"], self.row = user, row
+        self.person, self.row = user, row
         self._may = access.rights(user, row)
         return 0
 

@@ -28,6 +28,7 @@ from .terminals import FRAME_BYTES, STALL_S, TICK_S, Session, Viewer
 MAX_ROWS, MAX_COLS = 500, 1000
 MESSAGES_PER_S = 200
 PORTS_EVERY_S = 2.0
+ECHO_BYTES = 512
 
 
 class TerminalSocket(RowSocket):
@@ -52,10 +53,10 @@ class TerminalSocket(RowSocket):
 
     model = Sandbox
     channel_layer_alias = "none"  # bytes and keys never pass through a layer
+    _session: Session | None = None
 
     async def joined(self) -> None:
         """Attach and begin to send."""
-        self._session: Session | None = None
         query = _query(self.scope["query_string"])
         rows, cols = _size(query.get("rows"), query.get("cols")) or (24, 80)
         code = self.scope["url_route"]["kwargs"]["terminal"]
@@ -69,11 +70,11 @@ class TerminalSocket(RowSocket):
         self._viewer = Viewer(self._send_bytes, self._send_control, str(self.row.pk))
         session.join(self._viewer, can_drive=May.DRIVE in self.may)
         await session.resize(self._viewer, rows, cols)
-        self._pump = asyncio.create_task(self._run(query))
+        self._pump = asyncio.create_task(self._run(session, query))
 
     async def left(self) -> None:
         """Leave the session; the shell lives on."""
-        if getattr(self, "_session", None) is not None:
+        if self._session is not None:
             self._session.leave(self._viewer)
             self._pump.cancel()
 
@@ -98,19 +99,19 @@ class TerminalSocket(RowSocket):
         elif self._session is None:
             return
         elif bytes_data is not None:
-            await self._take_input(bytes_data)
+            await self._take_input(self._session, bytes_data)
         else:
-            await self._take_control(text_data or "")
+            await self._take_control(self._session, text_data or "")
 
-    async def _take_input(self, data: bytes) -> None:
+    async def _take_input(self, session: Session, data: bytes) -> None:
         if not await self.is_allowed(INPUT_AGE_S):
             return
         if May.DRIVE not in self.may:
             return  # What a viewer's own terminal answers by itself is dropped.
-        if not self._session.type(self._viewer, data):
+        if not session.type(self._viewer, data):
             await self.close(TOO_BIG)
 
-    async def _take_control(self, text: str) -> None:
+    async def _take_control(self, session: Session, text: str) -> None:
         if not self._budget.spend():
             return
         try:
@@ -119,18 +120,17 @@ class TerminalSocket(RowSocket):
             message = None
         match message:
             case {"ack": int(offset)}:
-                self._session.acknowledge(self._viewer, offset)
+                session.acknowledge(self._viewer, offset)
             case {"size": [int(rows), int(cols)]} if May.DRIVE in self.may:
                 if size := _size(rows, cols):
-                    await self._session.resize(self._viewer, *size)
+                    await session.resize(self._viewer, *size)
             case {"size": _}:
                 return
             case _:
                 await self._send_control({"error": "This message is not understood."})
 
-    async def _run(self, query: Mapping[str, str]) -> None:
+    async def _run(self, session: Session, query: Mapping[str, str]) -> None:
         """Send output to the end, then say how the shell ended."""
-        session = self._session
         try:
             await self._begin(session, query)
             while await self._send_next(session):
@@ -190,7 +190,10 @@ class TerminalSocket(RowSocket):
             data = session.ring.read(viewer.sent, min(FRAME_BYTES, viewer.room))
             viewer.note_sent(len(data))
             await viewer.send(data)
-            await asyncio.sleep(TICK_S if waiting > len(data) or len(data) > 512 else 0)
+            # A key's echo goes at once and a full frame too; what lies between is a
+            # burst whose rest is about to come.
+            is_burst = ECHO_BYTES < len(data) < FRAME_BYTES // 4
+            await asyncio.sleep(TICK_S if is_burst else 0)
             return True
         if not waiting and session.is_over.is_set():
             return False
