@@ -1,6 +1,7 @@
 """Which backends there are, and what their errors mean in the product."""
 
 import contextlib
+import logging
 import threading
 import time
 from collections.abc import Iterator
@@ -12,8 +13,9 @@ from django.conf import settings
 
 from sandboxes import errors
 
-# A page never waits longer than this for a backend's control plane.
-REQUEST_TIMEOUT_S = 10.0
+logger = logging.getLogger(__name__)
+# A page never waits longer than this for a backend's answer.
+REQUEST_TIMEOUT_S = 5.0
 # A backend that failed this often within the window is left alone for a while.
 FAILURES, WINDOW_S, COOL_S = 5, 30.0, 10.0
 
@@ -61,20 +63,35 @@ def _runtime_key() -> str:
 
 
 class Breaker:
-    """Stops calls to a backend that keeps failing, so that no page waits for it."""
+    """Stops calls to a backend that keeps failing, so that no page waits for it.
+
+    Once FAILURES calls failed within WINDOW_S it is open: one call each COOL_S
+    goes through as a probe, all others fail at once, until one succeeds.
+    """
 
     def __init__(self) -> None:
         self._failed: list[float] = []
-        self._open_until = 0.0
+        self._closed_at: float | None = None
         self._lock = threading.Lock()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls fail at once."""
+        return self._closed_at is not None
 
     def check(self) -> None:
         """Raise Unreachable while the backend is left alone."""
-        wait_s = self._open_until - time.monotonic()
-        if wait_s > 0:
-            raise errors.Unreachable(
-                f"The sandboxes' backend does not answer. Next try in {wait_s:.0f} s."
-            )
+        with self._lock:
+            now = time.monotonic()
+            if self._closed_at is None:
+                return
+            if now >= self._closed_at:
+                self._closed_at = now + COOL_S
+                return
+            wait_s = self._closed_at - now
+        raise errors.Unreachable(
+            f"The sandboxes' backend does not answer. Next try in {wait_s:.0f} s."
+        )
 
     def note(self, *, failed: bool) -> None:
         """Count a call's end."""
@@ -82,10 +99,11 @@ class Breaker:
         with self._lock:
             if not failed:
                 self._failed.clear()
+                self._closed_at = None
                 return
             self._failed = [t for t in self._failed if now - t < WINDOW_S] + [now]
             if len(self._failed) >= FAILURES:
-                self._open_until = now + COOL_S
+                self._closed_at = now + COOL_S
 
 
 _breakers: dict[str, Breaker] = {}
@@ -96,17 +114,23 @@ def breaker(name: str) -> Breaker:
     return _breakers.setdefault(name, Breaker())
 
 
-def translate(error: Exception) -> errors.SandboxError:
-    """The product's error for one of the SDK's; the table of this module."""
+def translate(error: Exception, *, in_command: bool = False) -> errors.SandboxError:
+    """The product's error for one of the SDK's; the table of this module.
+
+    The SDK's own texts advise programmers, so most are put in other words.
+    """
     import e2b
 
+    silent = (errors.Unreachable, "The sandbox does not answer. Try again.")
+    late = (errors.TimedOut, "The command took longer than it may.")
     table: tuple[tuple[type[Exception], type[errors.SandboxError], str], ...] = (
         (e2b.FileNotFoundException, errors.NotFound, ""),
         (e2b.SandboxNotFoundException, errors.Gone, "The sandbox no longer exists."),
         (e2b.NotFoundException, errors.NotFound, ""),
         (e2b.SandboxNotRunningException, errors.Gone, "The sandbox is not running."),
-        (e2b.SandboxUnreachableException, errors.Unreachable, ""),
-        (e2b.TimeoutException, errors.TimedOut, ""),
+        (e2b.SandboxUnreachableException, *silent),
+        (e2b.GuestUnresponsiveException, *silent),
+        (e2b.TimeoutException, *(late if in_command else silent)),
         (e2b.InvalidArgumentException, errors.Invalid, ""),
         (e2b.NotEnoughSpaceException, errors.TooLarge, "The sandbox's disk is full."),
         (
@@ -120,23 +144,34 @@ def translate(error: Exception) -> errors.SandboxError:
     for kind, ours, text in table:
         if isinstance(error, kind):
             return ours(text or str(error))
-    status = getattr(error, "status_code", None)
+    return _by_status(error)
+
+
+def _by_status(error: Exception) -> errors.SandboxError:
+    """The same for errors that only an HTTP status tells apart."""
+    import e2b
+
+    status = getattr(error, "status_code", None) or 0
     if status == 409:
         return errors.NotReady(str(error))
-    if isinstance(error, e2b.SandboxException) and status:
+    if 400 <= status < 500:
+        return errors.Invalid(str(error))
+    if isinstance(error, e2b.SandboxException) and not status:
         return errors.SandboxError(str(error))
-    # Connection errors, answers cut short, bodies that are no JSON.
+    # Connection errors, 5xx, answers cut short, bodies that are no JSON.
     return errors.Unreachable(
         f"The sandboxes' backend does not answer ({type(error).__name__})."
     )
 
 
 @contextlib.contextmanager
-def calling(name: str, *, control: bool = False) -> Iterator[None]:
-    """Translate errors and feed the backend's breaker.
+def calling(
+    name: str, *, control: bool = False, in_command: bool = False
+) -> Iterator[None]:
+    """Translate errors; calls of the control plane feed the backend's breaker.
 
-    A control call that is late means a backend that does not answer; a late
-    command is the command's own affair.
+    What a single machine answers, or not, says nothing about its backend: code in
+    a sandbox must not be able to shut out everybody else.
     """
     breaker(name).check()
     try:
@@ -144,14 +179,19 @@ def calling(name: str, *, control: bool = False) -> Iterator[None]:
     except errors.SandboxError:
         raise
     except Exception as error:
-        ours = translate(error)
-        if control and isinstance(ours, errors.TimedOut):
-            ours = errors.Unreachable("The sandboxes' backend does not answer in time.")
-        breaker(name).note(failed=isinstance(ours, errors.Unreachable))
+        ours = translate(error, in_command=in_command)
+        if control:
+            breaker(name).note(failed=isinstance(ours, errors.Unreachable))
+        logger.debug("backend %s", name, exc_info=error)
         raise ours from error
-    breaker(name).note(failed=False)
+    if control:
+        breaker(name).note(failed=False)
 
 
 def options(name: str) -> dict[str, Any]:
-    """The options of every call to a backend."""
-    return {**backend(name).options, "request_timeout": REQUEST_TIMEOUT_S}
+    """The options of every call to a backend; who calls decides to try again."""
+    return {
+        **backend(name).options,
+        "request_timeout": REQUEST_TIMEOUT_S,
+        "retries": 0,
+    }

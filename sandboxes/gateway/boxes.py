@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 from weakref import WeakKeyDictionary
 
-from django.utils import timezone
+from channels.db import database_sync_to_async
 
 from sandboxes import errors
 from sandboxes.models import Sandbox
@@ -30,9 +30,15 @@ def forget(sandbox: Sandbox) -> None:
 
 
 def _seconds_left(sandbox: Sandbox) -> int:
-    """What `connect` may be told without ever changing the machine's end."""
-    end = sandbox.ends_at or timezone.now()
-    return max(1, int((end - timezone.now()).total_seconds()))
+    """What `connect` may be told without ever changing the machine's end.
+
+    Raises NotReady when the time is over: connecting would wake a machine that
+    paused at its end.
+    """
+    left_s = sandbox.seconds_left
+    if not left_s:
+        raise errors.NotReady("This sandbox's time is over.")
+    return left_s
 
 
 def _check_running(sandbox: Sandbox) -> None:
@@ -43,21 +49,28 @@ def _check_running(sandbox: Sandbox) -> None:
         raise errors.NotReady(f"This sandbox is {sandbox.state}, not running.")
 
 
+def _reread(sandbox: Sandbox) -> None:
+    """Catch up with the row: it may have been extended, paused or resumed since."""
+    sandbox.refresh_from_db(fields=["state", "sandbox_id", "ends_at"])
+    _check_running(sandbox)
+
+
 def box(sandbox: Sandbox) -> "e2b.Sandbox":
     """A connected sandbox for blocking code."""
     import e2b
 
     _check_running(sandbox)
-    if sandbox.sandbox_id not in _sync_boxes:
-        with calling(sandbox.backend):
-            _sync_boxes[sandbox.sandbox_id] = e2b.Sandbox.connect(
-                sandbox.sandbox_id,
-                timeout=_seconds_left(sandbox),
-                **options(sandbox.backend),
-            )
-        while len(_sync_boxes) > KEPT_BOXES:
-            _sync_boxes.popitem(last=False)
-    return _sync_boxes[sandbox.sandbox_id]
+    if known := _sync_boxes.get(sandbox.sandbox_id):
+        return known
+    _reread(sandbox)
+    with calling(sandbox.backend, control=True):
+        connected = e2b.Sandbox.connect(
+            sandbox.sandbox_id,
+            timeout=_seconds_left(sandbox),
+            **options(sandbox.backend),
+        )
+    _keep(_sync_boxes, sandbox.sandbox_id, connected)
+    return connected
 
 
 async def open_box(sandbox: Sandbox) -> "e2b.AsyncSandbox":
@@ -66,16 +79,23 @@ async def open_box(sandbox: Sandbox) -> "e2b.AsyncSandbox":
 
     _check_running(sandbox)
     boxes = _boxes.setdefault(asyncio.get_running_loop(), OrderedDict())
-    if sandbox.sandbox_id not in boxes:
-        with calling(sandbox.backend):
-            boxes[sandbox.sandbox_id] = await e2b.AsyncSandbox.connect(
-                sandbox.sandbox_id,
-                timeout=_seconds_left(sandbox),
-                **options(sandbox.backend),
-            )
-        while len(boxes) > KEPT_BOXES:
-            boxes.popitem(last=False)
-    return boxes[sandbox.sandbox_id]
+    if known := boxes.get(sandbox.sandbox_id):
+        return known
+    await database_sync_to_async(_reread)(sandbox)
+    with calling(sandbox.backend, control=True):
+        connected = await e2b.AsyncSandbox.connect(
+            sandbox.sandbox_id,
+            timeout=_seconds_left(sandbox),
+            **options(sandbox.backend),
+        )
+    _keep(boxes, sandbox.sandbox_id, connected)
+    return connected
+
+
+def _keep[B](boxes: OrderedDict[str, B], sandbox_id: str, connected: B) -> None:
+    boxes[sandbox_id] = connected
+    while len(boxes) > KEPT_BOXES:
+        boxes.popitem(last=False)
 
 
 @dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Commands and terminals inside a machine."""
 
 import asyncio
+import base64
 import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Iterator
@@ -36,35 +37,24 @@ def run(
     *,
     user: str = USER,
     cwd: str | None = None,
+    envs: dict[str, str] | None = None,
     timeout_s: float = 60,
 ) -> Result:
     """Run a command to its end. A non-zero exit code is a result.
 
     Raises TimedOut, and TooLarge when it prints more than OUTPUT_BYTES.
     """
-    import e2b
-
-    kept = {"stdout": "", "stderr": ""}
-
-    def keep(name: str, text: str) -> None:
-        kept[name] += text
-        if len(kept[name]) > OUTPUT_BYTES:
-            raise errors.TooLarge("The command prints more than this page can take.")
-
-    with calling(sandbox.backend):
-        try:
-            done = box(sandbox).commands.run(
-                cmd,
-                user=user,
-                cwd=cwd or sandbox.workdir or None,
-                timeout=timeout_s,
-                on_stdout=lambda text: keep("stdout", text),
-                on_stderr=lambda text: keep("stderr", text),
-                retain_output=False,
-            )
-        except e2b.CommandExitException as ended:
-            return Result(kept["stdout"], kept["stderr"], ended.exit_code)
-    return Result(kept["stdout"], kept["stderr"], done.exit_code)
+    kept: tuple[list[str], list[str]] = [], []
+    size = 0
+    with _started(sandbox, cmd, user, cwd, envs, timeout_s) as handle:
+        for stdout, stderr, _ in handle:
+            kept[0].append(stdout or "")
+            kept[1].append(stderr or "")
+            size += len(stdout or "") + len(stderr or "")
+            if size > OUTPUT_BYTES:
+                raise errors.TooLarge("The command prints more than fits here.")
+        exit_code = _exit_code(handle)
+    return Result("".join(kept[0]), "".join(kept[1]), exit_code)
 
 
 def stream(
@@ -72,29 +62,65 @@ def stream(
 ) -> Iterator[bytes]:
     """A command's standard output as it comes, carried as base64 lines.
 
-    The wire decodes output as text, so bytes travel encoded.
+    The wire decodes output as text, so bytes travel encoded. Raises SandboxError
+    at the end when the command failed.
     """
-    import base64
-
+    encoded = f"set -o pipefail; {{ {cmd}; }} | base64 -w 76000"
     rest = ""
-    with calling(sandbox.backend):
+    with _started(sandbox, encoded, user, "/", None, timeout_s) as handle:
+        for stdout, _, _ in handle:
+            *lines, rest = (rest + (stdout or "")).split("\n")
+            for line in lines:
+                yield _decoded(line)
+        yield _decoded(rest)
+        if _exit_code(handle):
+            raise errors.SandboxError("The command failed before it was done.")
+
+
+@contextlib.contextmanager
+def _started(
+    sandbox: Sandbox,
+    cmd: str,
+    user: str,
+    cwd: str | None,
+    envs: dict[str, str] | None,
+    timeout_s: float,
+) -> "Iterator[e2b.CommandHandle[None]]":
+    """A command that runs; whoever leaves before its end kills it."""
+    with calling(sandbox.backend, in_command=True):
         handle = box(sandbox).commands.run(
-            f"set -o pipefail; {{ {cmd}; }} | base64 -w 76000",
-            user=user,
-            timeout=timeout_s,
+            cmd,
             background=True,
+            user=user,
+            cwd=cwd or sandbox.workdir or None,
+            envs=envs,
+            timeout=timeout_s,
             retain_output=False,
         )
         try:
-            for stdout, _, _ in handle:
-                *lines, rest = (rest + (stdout or "")).split("\n")
-                for line in lines:
-                    yield base64.b64decode(line)
-            if rest:
-                yield base64.b64decode(rest)
-        finally:
+            yield handle
+        except BaseException:
             with contextlib.suppress(Exception):
+                handle.disconnect()
                 handle.kill()
+            raise
+
+
+def _exit_code(handle: "e2b.CommandHandle[None]") -> int:
+    """Of a command whose output was read to its end."""
+    import e2b
+
+    try:
+        return handle.wait().exit_code
+    except e2b.CommandExitException as ended:
+        return ended.exit_code
+
+
+def _decoded(line: str) -> bytes:
+    try:
+        return base64.b64decode(line, validate=True)
+    except ValueError as error:
+        raise errors.SandboxError("The sandbox sent what it should not.") from error
 
 
 async def run_streamed(
@@ -115,7 +141,7 @@ async def run_streamed(
     """
     import e2b
 
-    with calling(sandbox.backend):
+    with calling(sandbox.backend, in_command=True):
         connected = await open_box(sandbox)
         handle = await connected.commands.run(
             cmd,

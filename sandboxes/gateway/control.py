@@ -1,24 +1,26 @@
 """The control plane: make, find, change and end machines."""
 
-import json
-import urllib.error
-import urllib.request
+import threading
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import httpx
 from django.conf import settings
 
 from sandboxes import errors
 from sandboxes.models import Sandbox
 
-from .backends import REQUEST_TIMEOUT_S, backend, breaker, calling, options
+from .backends import REQUEST_TIMEOUT_S, backend, calling, options
 from .boxes import forget
 
 if TYPE_CHECKING:
     import e2b
 
-CREATE_TIMEOUT_S = 60.0
+# E2B's cloud writes memory to disk, or reads it, for seconds a gigabyte.
+SLOW_TIMEOUT_S = 60.0
+STATUS_AGE_S, STATUS_TIMEOUT_S = 5.0, 2.0
 OP_KEY, INSTANCE_KEY = "kode_op", "kode_instance"
 
 
@@ -52,9 +54,7 @@ def create(sandbox: Sandbox) -> Machine:
             allow_internet_access=sandbox.internet,
             lifecycle={"on_timeout": "pause"} if sandbox.pauses_at_end else None,
             idempotency_key=sandbox.op_id,
-            request_timeout=CREATE_TIMEOUT_S,
-            retries=0,
-            **backend(sandbox.backend).options,
+            **_slow(sandbox.backend),
         )
     return info(sandbox, sandbox_id=made.sandbox_id)
 
@@ -97,7 +97,7 @@ def pause(sandbox: Sandbox) -> None:
     import e2b
 
     with calling(sandbox.backend, control=True):
-        e2b.Sandbox.pause(sandbox.sandbox_id, **options(sandbox.backend))
+        e2b.Sandbox.pause(sandbox.sandbox_id, **_slow(sandbox.backend))
     forget(sandbox)
 
 
@@ -107,7 +107,7 @@ def resume(sandbox: Sandbox, seconds: int) -> Machine:
 
     with calling(sandbox.backend, control=True):
         e2b.Sandbox.connect(
-            sandbox.sandbox_id, timeout=seconds, **options(sandbox.backend)
+            sandbox.sandbox_id, timeout=seconds, **_slow(sandbox.backend)
         )
     return info(sandbox)
 
@@ -127,7 +127,7 @@ def templates(name: str) -> list[dict[str, Any]]:
     return found
 
 
-def status(name: str) -> dict[str, Any]:
+def report(name: str) -> dict[str, Any]:
     """The local runtime's own report: probe, base trees, sandboxes."""
     found: dict[str, Any] = _rest(name, "GET", "/kode/status")
     return found
@@ -138,22 +138,71 @@ def build_base(name: str) -> None:
     _rest(name, "POST", "/kode/trees/base/build")
 
 
-def _rest(name: str, method: str, path: str) -> Any:
-    """A call that the SDK has no method for."""
+@dataclass(frozen=True)
+class Status:
+    """Whether a backend serves; `problem` says why not."""
+
+    is_ok: bool
+    problem: str = ""
+
+
+_statuses: dict[str, tuple[float, Status]] = {}
+_asking = threading.Lock()
+
+
+def status(name: str) -> Status:
+    """Whether a backend serves, up to STATUS_AGE_S ago. Never raises.
+
+    One caller at a time asks, for STATUS_TIMEOUT_S at most; others get what was
+    known, so that a page never waits for a sick backend.
+    """
+    known = _statuses.get(name)
+    if known and time.monotonic() - known[0] < STATUS_AGE_S:
+        return known[1]
+    if not _asking.acquire(blocking=known is None):
+        return known[1] if known else Status(False, "Not asked yet.")
+    try:
+        found = _ask(name)
+        _statuses[name] = (time.monotonic(), found)
+    finally:
+        _asking.release()
+    return found
+
+
+def _ask(name: str) -> Status:
+    try:
+        _rest(name, "GET", "/v2/sandboxes?limit=1", timeout_s=STATUS_TIMEOUT_S)
+    except errors.SandboxError as error:
+        return Status(False, str(error))
+    return Status(True)
+
+
+def _rest(
+    name: str, method: str, path: str, *, timeout_s: float = REQUEST_TIMEOUT_S
+) -> Any:
+    """A call that the SDK has no method for; the key never follows a redirect."""
     found = backend(name)
     base = found.options.get("api_url") or f"https://api.{found.options['domain']}"
-    request = urllib.request.Request(
-        base + path, method=method, headers={"X-API-Key": found.options["api_key"]}
-    )
-    breaker(name).check()
-    try:
-        with urllib.request.urlopen(request, timeout=REQUEST_TIMEOUT_S) as response:
-            return json.loads(response.read(1 << 20) or b"null")
-    except urllib.error.HTTPError as error:
-        raise errors.SandboxError(f"{path} answered {error.code}.") from error
-    except (OSError, ValueError) as error:
-        breaker(name).note(failed=True)
-        raise errors.Unreachable("The backend does not answer.") from error
+    with calling(name, control=True):
+        response = httpx.request(
+            method,
+            base + path,
+            headers={"X-API-Key": found.options["api_key"]},
+            timeout=timeout_s,
+            follow_redirects=False,
+        )
+        if response.status_code in (401, 403):
+            raise errors.Refused("The backend refuses our API key.")
+        if response.status_code >= 500:
+            response.raise_for_status()
+        if response.status_code >= 300:
+            raise errors.SandboxError(f"{path} answered {response.status_code}.")
+        return response.json() if response.content else None
+
+
+def _slow(name: str) -> dict[str, Any]:
+    """The options of a call that may take long, and is made in a thread."""
+    return {**options(name), "request_timeout": SLOW_TIMEOUT_S}
 
 
 def _machine(found: "e2b.SandboxInfo") -> Machine:

@@ -1,7 +1,7 @@
 """Files of a machine. Whatever comes from inside is hostile: counted, and cut."""
 
 from collections.abc import Iterator
-from typing import IO, TYPE_CHECKING
+from typing import IO
 
 from sandboxes import errors
 from sandboxes.models import Sandbox
@@ -9,26 +9,17 @@ from sandboxes.models import Sandbox
 from .backends import calling
 from .boxes import box, open_box
 
-if TYPE_CHECKING:
-    import e2b
-
-
-def entries(sandbox: Sandbox, path: str) -> "list[e2b.EntryInfo]":
-    """What a folder holds. Raises NotFound, Invalid for a file."""
-    with calling(sandbox.backend):
-        return box(sandbox).files.list(path, depth=1)
-
-
-def entry(sandbox: Sandbox, path: str) -> "e2b.EntryInfo":
-    """One file or folder. Raises NotFound."""
-    with calling(sandbox.backend):
-        return box(sandbox).files.get_info(path)
+# A stream that gives nothing for so long is given up.
+IDLE_S = 20.0
 
 
 def download(sandbox: Sandbox, path: str) -> Iterator[bytes]:
     """A file's bytes in pieces; stopping early reads no further."""
-    with calling(sandbox.backend):
-        yield from box(sandbox).files.read(path, format="stream")
+    with (
+        calling(sandbox.backend),
+        box(sandbox).files.read(path, format="stream") as pieces,
+    ):
+        yield from pieces
 
 
 def upload(sandbox: Sandbox, path: str, content: IO[bytes]) -> None:
@@ -60,10 +51,14 @@ async def read_file(sandbox: Sandbox, path: str, *, limit_bytes: int) -> bytes:
     kept = bytearray()
     with calling(sandbox.backend):
         connected = await open_box(sandbox)
-        async for piece in await connected.files.read(path, format="stream"):
-            kept += piece
-            if len(kept) >= limit_bytes:
-                break
+        reading = connected.files.read(
+            path, format="stream", stream_idle_timeout=IDLE_S
+        )
+        async with await reading as pieces:
+            async for piece in pieces:
+                kept += piece
+                if len(kept) >= limit_bytes:
+                    break
     return bytes(kept[:limit_bytes])
 
 
