@@ -58,7 +58,7 @@ class AgentConsumer(RowSocket):
         async with tail().watch(self.row.pk) as woken:
             while True:
                 woken.clear()
-                cursor, changes = await read(self.row.code, self.scope["user"], cursor)
+                cursor, changes = await read(self.row.code, self.person, cursor)
                 if changes:
                     message = {"seq": cursor, "changes": changes}
                     await self.send(text_data=json.dumps(message))
