@@ -25,7 +25,7 @@ class Socket:
 
     def __init__(self, communicator: WebsocketCommunicator) -> None:
         self.communicator = communicator
-        self.output = b""
+        self.output = bytearray()
         self.controls: list[dict[str, Any]] = []
         self.offset = 0
         self.acks = True
@@ -46,9 +46,11 @@ class Socket:
 
     async def until(self, text: bytes) -> bytes:
         """Read until the output holds the text."""
-        while text not in self.output:
+        seen = 0
+        while self.output.find(text, max(0, seen - len(text))) < 0:
+            seen = len(self.output)
             await self.step()
-        return self.output
+        return bytes(self.output)
 
     async def until_control(self, name: str) -> dict[str, Any]:
         """Read until a control frame has the name."""
