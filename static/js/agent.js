@@ -26,6 +26,10 @@ function put({ id, into, html }) {
     document.getElementById(into)?.append(fresh);
   }
   window.htmx?.process(fresh);
+  // A terminal that came along joins its shell as if htmx had brought it.
+  if (fresh.querySelector("[data-terminal-url]")) {
+    document.dispatchEvent(new Event("htmx:afterSettle"));
+  }
 }
 
 /** Carry over what a person did to the old element: folded, typed, focused. */

@@ -8,7 +8,6 @@ import asyncio
 import json
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
 import threading
@@ -18,7 +17,7 @@ from pathlib import Path
 
 import pytest
 from django.conf import settings
-from django.db import connections
+from django.db import connection
 from django.utils import timezone
 
 from agents import actions
@@ -28,11 +27,7 @@ from sandboxes import gateway
 
 from .fake_openai import FakeOpenAI, fake_openai
 
-ROOT = (
-    Path(__file__).resolve().parents[2]
-    if not os.environ.get("AGROOT")
-    else Path(os.environ["AGROOT"])
-)
+ROOT = Path.cwd()
 pytestmark = pytest.mark.django_db(transaction=True)
 
 
@@ -59,35 +54,24 @@ def provider() -> Iterator[FakeOpenAI]:
 
 
 @pytest.fixture
-def database(house, sandbox, tmp_path: Path) -> Iterator[str]:
-    """The test's database where other processes reach it; SQLite's on disk."""
-    memory = connections["default"]
-    if memory.vendor == "postgresql":
-        at = memory.settings_dict
-        yield "postgres://{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format(**at)
-        return
-    path = tmp_path / "kode.sqlite3"
-    with sqlite3.connect(path) as target:
-        memory.connection.backup(target)
-    target.close()
-    on_disk = type(memory)({**memory.settings_dict, "NAME": str(path)}, "default")
-    connections["default"] = on_disk
-    yield f"sqlite:///{path}"
-    on_disk.close()
-    connections["default"] = memory
+def database(house, sandbox) -> str:
+    """Where other processes find the test's database."""
+    at = connection.settings_dict
+    if connection.vendor == "sqlite":
+        return f"sqlite:///{at['NAME']}"
+    return "postgres://{USER}:{PASSWORD}@{HOST}:{PORT}/{NAME}".format(**at)
 
 
 class Worker:
     """A `runagents` process."""
 
-    def __init__(self, database: str, provider: FakeOpenAI, tmp_path: Path) -> None:
+    def __init__(self, database: str, provider: FakeOpenAI) -> None:
         """Start it; it claims what waits."""
         env = {
             **os.environ,
             "DATABASE_URL": database,
-            "KODE_DATA": str(tmp_path),
-            "KODE_SECRET_KEY": settings.SECRET_KEY,
-            "KODE_SECRET_KEYS": settings.FIELD_KEYS,
+            "DJANGO_SETTINGS_MODULE": "kode_web.settings",
+            "KODE_DATA": str(settings.DATA_DIR),
             "KODE_RUNTIME_URL": settings.RUNTIME_URL,
             "KODE_RUNTIME_KEY_FILE": str(settings.RUNTIME_KEY_FILE),
             "KODE_MODEL": "openai:fake",
@@ -103,14 +87,12 @@ class Worker:
 
 
 @pytest.fixture
-def worker(
-    database: str, provider: FakeOpenAI, tmp_path: Path
-) -> Iterator[Callable[[], Worker]]:
+def worker(database: str, provider: FakeOpenAI) -> Iterator[Callable[[], Worker]]:
     """Start workers; what is left of them is killed."""
     workers: list[Worker] = []
 
     def start() -> Worker:
-        workers.append(Worker(database, provider, tmp_path))
+        workers.append(Worker(database, provider))
         return workers[-1]
 
     yield start
