@@ -1,0 +1,72 @@
+"""The look of a sandbox's state and of what happened to it."""
+
+from django import template
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+
+from sandboxes.models import Event
+
+register = template.Library()
+# States whose word or sign is not their name.
+SIGNS = {"killing": "disposing", "gone": "ended"}
+# First part of an event's kind -> icon; the whole kind wins.
+ICONS = {
+    "sandbox": "sandbox",
+    "sandbox.created": "plus",
+    "sandbox.paused": "pause",
+    "sandbox.resumed": "play",
+    "sandbox.extended": "clock",
+    "sandbox.disposed": "trash",
+    "sandbox.failed": "warn",
+    "terminal": "terminal",
+    "port": "port",
+    "file": "file",
+    "agent": "agent",
+}
+SENTENCES = {
+    "sandbox.created": "asked for this sandbox",
+    "sandbox.running": "The sandbox runs",
+    "sandbox.failed": "The sandbox could not be made",
+    "sandbox.extended": "gave it more time",
+    "sandbox.paused": "paused it",
+    "sandbox.resumed": "resumed it",
+    "sandbox.renamed": "renamed it",
+    "sandbox.disposed": "disposed it",
+    "sandbox.gone": "The sandbox ended",
+    "terminal.opened": "opened a terminal",
+    "terminal.closed": "closed a terminal",
+}
+
+
+@register.simple_tag
+def state(value: str, bare: bool = False) -> SafeString:
+    """The sign and the word of a state; `bare` hides the word from the eye."""
+    return format_html(
+        '<span class="state{}" data-state="{}"><span>{}</span></span>',
+        " bare" if bare else "",
+        "error" if value == "failed" else value,
+        SIGNS.get(value, value),
+    )
+
+
+@register.filter
+def sign(event: Event) -> str:
+    """The icon of an event."""
+    return ICONS.get(event.kind) or ICONS.get(event.kind.partition(".")[0], "info")
+
+
+@register.filter
+def sentence(event: Event) -> str:
+    """What happened, to be read after the name of who did it."""
+    return SENTENCES.get(event.kind) or event.kind.replace(".", " ").replace("_", " ")
+
+
+@register.filter
+def details(event: Event) -> str:
+    """The rest of it: names and numbers of the event."""
+    data = event.data
+    if event.kind == "sandbox.renamed":
+        return f"{data.get('old', '')} to {data.get('to', '')}"
+    if event.kind == "sandbox.extended":
+        return f"{int(data.get('seconds', 0)) // 60} min"
+    return ", ".join(str(value) for value in data.values() if value not in ("", None))

@@ -1,0 +1,27 @@
+"""Addresses of sandboxes."""
+
+from django.urls import path
+
+from . import file_views, views
+
+app_name = "sandboxes"
+urlpatterns = [
+    path("", views.index, name="list"),
+    path("new/", views.new, name="new"),
+    path("<str:code>/", views.detail, name="detail"),
+    path("<str:code>/files/", file_views.show, name="files"),
+    path("<str:code>/files/<path:path>", file_views.show, name="file"),
+    path("<str:code>/ports/", views.ports, name="ports"),
+    path("<str:code>/activity/", views.activity, name="activity"),
+    path("<str:code>/settings/", views.settings, name="settings"),
+    path("<str:code>/terminals/", views.open_terminal, name="terminals"),
+    path(
+        "<str:code>/terminals/<str:terminal>/close/",
+        views.close_terminal,
+        name="close",
+    ),
+    path("<str:code>/pause/", views.pause, name="pause"),
+    path("<str:code>/resume/", views.resume, name="resume"),
+    path("<str:code>/extend/", views.extend, name="extend"),
+    path("<str:code>/dispose/", views.dispose, name="dispose"),
+]

@@ -1,0 +1,280 @@
+"""Pages of sandboxes. Every form works by plain POST; what changes draws itself."""
+
+from typing import Any, cast
+
+from django.conf import settings as conf
+from django.contrib import messages
+from django.contrib.auth.decorators import login_required
+from django.http import HttpRequest, HttpResponse
+from django.shortcuts import get_object_or_404, redirect
+from django.utils.http import url_has_allowed_host_and_scheme
+from django.views.decorators.http import require_GET, require_http_methods, require_POST
+
+from kode_web.shortcuts import page
+from kode_web.teams import access
+from kode_web.teams.access import May
+from kode_web.teams.models import User, new_code
+
+from . import actions, gateway, terminals
+from . import ports as sandbox_ports
+from .errors import SandboxError
+from .forms import NewSandbox, Rename
+from .models import ALIVE, HOLDING, Sandbox, State
+
+LISTED = 200
+EVENTS = 200
+EXTEND_S = 1800
+MOVING = (State.CREATING, State.PAUSING, State.RESUMING, State.KILLING)
+# Value of ?show= -> its words and the states it lists.
+SHOWN: dict[str, tuple[str, tuple[State, ...]]] = {
+    "": ("All", ALIVE),
+    "running": ("Running", HOLDING),
+    "paused": ("Paused", (State.PAUSED,)),
+    "ended": ("Ended", (State.GONE, State.FAILED)),
+}
+
+
+def user_of(request: HttpRequest) -> User:
+    """The signed-in person."""
+    return cast(User, request.user)
+
+
+def frame(request: HttpRequest, sandbox: Sandbox, tab: str) -> dict[str, Any]:
+    """What the head and the tabs around a sandbox's page show."""
+    rights = access.rights(request.user, sandbox)
+    left, total = sandbox.seconds_left, max(1, sandbox.timeout_s)
+    if sandbox.ends_at and sandbox.started_at:
+        total = max(1, int((sandbox.ends_at - sandbox.started_at).total_seconds()))
+    return {
+        "sandbox": sandbox,
+        "tab": tab,
+        "can_drive": May.DRIVE in rights,
+        "can_manage": May.MANAGE in rights,
+        "is_moving": sandbox.state in MOVING,
+        "stage": actions.stage(sandbox),
+        "seconds_left": left,
+        "total_s": total,
+        "percent_left": min(100, 100 * left // total) if left is not None else 0,
+        "is_local": sandbox.backend == "local",
+        "workdir": sandbox.workdir or "/home/user",
+    }
+
+
+def go_back(request: HttpRequest, sandbox: Sandbox) -> HttpResponse:
+    """To the page the form named, if it is ours, else to the sandbox."""
+    wanted = request.POST.get("next", "")
+    if url_has_allowed_host_and_scheme(wanted, None):
+        return redirect(wanted)
+    return redirect("sandboxes:detail", sandbox.code)
+
+
+@login_required
+@require_GET
+def index(request: HttpRequest) -> HttpResponse:
+    """The sandboxes that the person sees, newest use first."""
+    show = request.GET.get("show", "")
+    if show not in SHOWN:
+        show = ""
+    text = request.GET.get("q", "").strip()[:80]
+    seen = access.visible(request.user, Sandbox)
+    if request.GET.get("mine"):
+        seen = seen.filter(owner=user_of(request))
+    rows = seen.filter(state__in=SHOWN[show][1])
+    if text:
+        rows = rows.filter(name__icontains=text)
+    found = list(rows.recent().select_related("owner", "team")[:LISTED])
+    for row in found:
+        row.can_manage = May.MANAGE in access.rights(  # type: ignore[attr-defined]
+            request.user, row
+        )
+    views = [
+        (name, words, seen.filter(state__in=states).count())
+        for name, (words, states) in SHOWN.items()
+    ]
+    context = {
+        "sandboxes": found,
+        "views": views,
+        "show": show,
+        "q": text,
+        "mine": bool(request.GET.get("mine")),
+        "has_more": len(found) == LISTED,
+    }
+    return page(request, "sandboxes/list.html", "rows", context)
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def new(request: HttpRequest) -> HttpResponse:
+    """Make a sandbox with settings of its own, and open a terminal in it."""
+    user = user_of(request)
+    posted = request.POST if request.method == "POST" else None
+    team = access.team_for(user, (posted or {}).get("team"), create=True)
+    backends = [(one.name, one.title) for one in gateway.backends().values()]
+    form = NewSandbox(
+        posted,
+        templates=_template_names(),
+        backends=backends,
+        initial={"template": request.GET.get("template") or "base"},
+    )
+    if posted is None or not form.is_valid():
+        context = {
+            "form": form,
+            "team": team,
+            "teams": user.teams.all(),
+            "key": (posted or {}).get("key") or new_code(),
+            "running": Sandbox.objects.filter(team=team).holding().count(),
+            "limit": conf.MAX_RUNNING_SANDBOXES,
+        }
+        return page(request, "sandboxes/new.html", context=context)
+    sandbox = actions.create(user, team, form.request(), key=_key(request))
+    return with_terminal(user, sandbox)
+
+
+def _key(request: HttpRequest) -> str:
+    """Of the form that was sent, so that sending it twice makes one sandbox."""
+    return (request.POST.get("key") or new_code())[:64]
+
+
+def with_terminal(user: User, sandbox: Sandbox) -> HttpResponse:
+    """Give a new sandbox its first shell and go there."""
+    if not sandbox.terminals.exists():
+        terminals.create_row(sandbox, user)
+    return redirect("sandboxes:detail", sandbox.code)
+
+
+def _template_names() -> list[str]:
+    """What can be built from now; `base` even when the backend is silent."""
+    try:
+        rows = gateway.templates(conf.DEFAULT_BACKEND)
+    except SandboxError:
+        return ["base"]
+    names = [str((row.get("aliases") or [row.get("templateID")])[0]) for row in rows]
+    return sorted(set(names) | {"base"}, key=lambda name: (name != "base", name))
+
+
+@login_required
+@require_GET
+def detail(request: HttpRequest, code: str) -> HttpResponse:
+    """The terminal, or what there is instead of one."""
+    sandbox = access.get(request.user, Sandbox, code)
+    rows = list(sandbox.terminals.filter(closed_at=None).order_by("pk"))
+    wanted = request.GET.get("terminal")
+    chosen = next((row for row in rows if row.code == wanted), None)
+    if wanted and chosen is None and not request.headers.get("HX-Request"):
+        return redirect("sandboxes:detail", code)
+    context = frame(request, sandbox, "terminal") | {
+        "terminals": rows,
+        "terminal": chosen or (rows[0] if rows else None),
+    }
+    return page(request, "sandboxes/detail.html", "whole", context)
+
+
+@login_required
+@require_GET
+def ports(request: HttpRequest, code: str) -> HttpResponse:
+    """The ports that listen inside, each with a way to open it."""
+    sandbox = access.get(request.user, Sandbox, code)
+    found = sandbox_ports.listening_or_none(sandbox) if sandbox.is_running else []
+    context = frame(request, sandbox, "ports") | {
+        "ports": [(port, sandbox.preview_host(port.number)) for port in found]
+    }
+    return page(request, "sandboxes/ports.html", "rows", context)
+
+
+@login_required
+@require_GET
+def activity(request: HttpRequest, code: str) -> HttpResponse:
+    """All that happened, newest first."""
+    sandbox = access.get(request.user, Sandbox, code)
+    events = sandbox.events.select_related("actor")[:EVENTS]
+    context = frame(request, sandbox, "activity") | {"events": events}
+    return page(request, "sandboxes/activity.html", "events", context)
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def settings(request: HttpRequest, code: str) -> HttpResponse:
+    """Its name, and the facts it was made with."""
+    posted = request.POST if request.method == "POST" else None
+    may = May.VIEW if posted is None else May.MANAGE
+    sandbox = access.get(request.user, Sandbox, code, may)
+    old = sandbox.name
+    form = Rename(posted, instance=sandbox)
+    if posted is not None and form.is_valid():
+        form.save()
+        actions.record(
+            sandbox, "sandbox.renamed", actor=user_of(request), old=old, to=sandbox.name
+        )
+        return redirect("sandboxes:settings", code)
+    context = frame(request, sandbox, "settings") | {
+        "form": form,
+        "env_names": sorted(sandbox.envs),
+        "metadata": sorted(sandbox.metadata.items()),
+    }
+    return page(request, "sandboxes/settings.html", context=context)
+
+
+@login_required
+@require_POST
+def open_terminal(request: HttpRequest, code: str) -> HttpResponse:
+    """Another shell, opened when its page comes."""
+    sandbox = access.get(request.user, Sandbox, code, May.DRIVE)
+    terminal = terminals.create_row(sandbox, user_of(request))
+    if request.POST.get("next"):
+        return go_back(request, sandbox)
+    at = redirect("sandboxes:detail", code)
+    at["Location"] += f"?terminal={terminal.code}"
+    return at
+
+
+@login_required
+@require_POST
+def close_terminal(request: HttpRequest, code: str, terminal: str) -> HttpResponse:
+    """End a shell for everybody."""
+    sandbox = access.get(request.user, Sandbox, code, May.DRIVE)
+    row = get_object_or_404(sandbox.terminals, code=terminal)
+    terminals.close(user_of(request), row)
+    return redirect("sandboxes:detail", code)
+
+
+@login_required
+@require_POST
+def pause(request: HttpRequest, code: str) -> HttpResponse:
+    """Stop the clock and keep everything."""
+    sandbox = access.get(request.user, Sandbox, code, May.MANAGE)
+    actions.pause(user_of(request), sandbox)
+    return go_back(request, sandbox)
+
+
+@login_required
+@require_POST
+def resume(request: HttpRequest, code: str) -> HttpResponse:
+    """Go on where it was paused."""
+    sandbox = access.get(request.user, Sandbox, code, May.MANAGE)
+    actions.resume(user_of(request), sandbox)
+    return go_back(request, sandbox)
+
+
+@login_required
+@require_POST
+def extend(request: HttpRequest, code: str) -> HttpResponse:
+    """Half an hour more."""
+    sandbox = access.get(request.user, Sandbox, code, May.MANAGE)
+    actions.extend(user_of(request), sandbox, EXTEND_S)
+    return go_back(request, sandbox)
+
+
+@login_required
+@require_http_methods(["GET", "POST"])
+def dispose(request: HttpRequest, code: str) -> HttpResponse:
+    """Ask, then end it for good."""
+    sandbox = access.get(request.user, Sandbox, code, May.MANAGE)
+    if request.method == "GET":
+        return page(
+            request, "sandboxes/dispose.html", "ask", frame(request, sandbox, "")
+        )
+    actions.dispose(user_of(request), sandbox)
+    messages.success(request, f"{sandbox.name} is disposed.")
+    if request.POST.get("next"):
+        return go_back(request, sandbox)
+    return redirect("sandboxes:list")
