@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from e2b import Sandbox
+
 from tests.local.server import Runtime, start_runtime
 
 COMMAND = "true"
