@@ -155,7 +155,8 @@ class Sandbox(models.Model):
 
     @property
     def latest_end(self) -> datetime:
-        """No extension goes past this, KODE_MAX_LIFETIME_S after the start."""
+        """No extension goes past this: KODE_MAX_LIFETIME_S after the start, or
+        after it was last resumed."""
         start = self.started_at or self.created_at
         return start + timedelta(seconds=settings.MAX_LIFETIME_S)
 
@@ -172,6 +173,8 @@ class Terminal(models.Model):
         Sandbox, on_delete=models.CASCADE, related_name="terminals"
     )
     name = models.CharField(max_length=40)
+    # Typed into the shell once, as it opens.
+    command = models.CharField(max_length=4000, blank=True)
     pid = models.PositiveIntegerField(null=True, blank=True)
     opened_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL)
     opened_at = models.DateTimeField(default=timezone.now)

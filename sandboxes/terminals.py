@@ -33,6 +33,8 @@ QUICK_ACK_S = 0.05
 STALL_S = 30.0
 INPUT_BYTES = 256 << 10
 MAX_TERMINALS = 20
+# How long a shell may take to show its prompt before it is typed to all the same.
+PROMPT_S = 2.0
 
 type SendBytes = Callable[[bytes], Awaitable[None]]
 type SendControl = Callable[[dict[str, object]], Awaitable[None]]
@@ -111,15 +113,19 @@ class Session:
                 envs={**self.sandbox.envs, **environment},
             )
             await database_sync_to_async(_opened)(self.terminal, self._pty.pid)
+            first = self.terminal.command
         else:
             self._pty = await gateway.reopen_pty(
                 self.sandbox, self.terminal.pid, self._take
             )
+            first = ""
             await self.redraw()
         self._tasks = [
             asyncio.create_task(self._follow()),
             asyncio.create_task(self._type()),
         ]
+        if first:
+            self._tasks.append(asyncio.create_task(self._type_first(first)))
 
     async def _take(self, data: bytes) -> None:
         """Output from the shell; returns when there is room for more."""
@@ -204,6 +210,15 @@ class Session:
                 logger.info("terminal %s: %s", self.terminal.code, error)
             await database_sync_to_async(actions.touch)(self.sandbox)
 
+    async def _type_first(self, command: str) -> None:
+        """Type the command that the terminal was opened for, after its prompt."""
+        deadline = time.monotonic() + PROMPT_S
+        while not self.ring.end and time.monotonic() < deadline:
+            await asyncio.sleep(0.02)
+        data = f"{command}\n".encode()
+        self._input_bytes += len(data)
+        self._input.put_nowait(data)
+
     async def _follow(self) -> None:
         """Wait for the shell's end, or for the stream to break."""
         assert self._pty is not None
@@ -254,14 +269,17 @@ async def attach(sandbox: Sandbox, code: str, *, rows: int, cols: int) -> Sessio
         return session
 
 
-def create_row(sandbox: Sandbox, user: User) -> Terminal:
-    """A new terminal; its shell starts when the first viewer comes."""
+def create_row(sandbox: Sandbox, user: User, command: str = "") -> Terminal:
+    """A new terminal; its shell starts when the first viewer comes.
+
+    A command is typed into it then.
+    """
     alive = sandbox.terminals.filter(closed_at=None).count()
     if alive >= MAX_TERMINALS:
         raise NotReady(f"{alive} shells are open already. Close one first.")
     number = sandbox.terminals.count() + 1
     terminal = Terminal.objects.create(
-        sandbox=sandbox, name=f"Shell {number}", opened_by=user
+        sandbox=sandbox, name=f"Shell {number}", opened_by=user, command=command
     )
     actions.record(sandbox, "terminal.opened", actor=user, name=terminal.name)
     return terminal
