@@ -101,6 +101,13 @@ def team_for(user: User, slug: str | None = None, *, create: bool = False) -> Te
     return team
 
 
+def teams_to_create_in(user: User) -> models.QuerySet[Team]:
+    """The teams in which the person may make things, his own first."""
+    may = Membership.objects.filter(user=user).exclude(role=Role.VIEWER)
+    teams = Team.objects.filter(pk__in=may.values("team_id"))
+    return teams.order_by(models.F("personal_for").asc(nulls_last=True), "name")
+
+
 def own_team(user: User) -> Team:
     """The person's own team, made at first use."""
     team, made = Team.objects.get_or_create(

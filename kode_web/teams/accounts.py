@@ -4,11 +4,12 @@ import secrets
 from datetime import timedelta
 
 from allauth.account.adapter import DefaultAccountAdapter
+from allauth.account.utils import perform_login
 from django.conf import settings
-from django.contrib.auth import login
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse
 from django.utils import timezone
 
+from .access import own_team
 from .models import SignInLink, User
 
 LINK_LIFE = timedelta(minutes=30)
@@ -19,8 +20,11 @@ class Adapter(DefaultAccountAdapter):
     """allauth's rules where ours differ."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
-        """Open only by setting: whoever is let in runs code on this machine."""
-        return bool(settings.SIGNUP_OPEN)
+        """Open by setting, and to the very first person.
+
+        Whoever is let in runs code on this machine, so nobody else comes by himself.
+        """
+        return bool(settings.SIGNUP_OPEN) or not User.objects.exists()
 
 
 def first_admin() -> User:
@@ -53,8 +57,11 @@ def is_good(token: str) -> bool:
     ).exists()
 
 
-def use_link(request: HttpRequest, token: str) -> User | None:
-    """Sign in by the link; None when it was used, is over or never was."""
+def use_link(request: HttpRequest, token: str) -> HttpResponse | None:
+    """Sign in by the link; None when it was used, is over or never was.
+
+    It goes the way of every sign-in, so that a second factor is asked for.
+    """
     now = timezone.now()
     rows = SignInLink.objects.filter(
         token_hash=SignInLink.hash(token), used_at=None, expires_at__gt=now
@@ -62,5 +69,11 @@ def use_link(request: HttpRequest, token: str) -> User | None:
     if not is_good(token) or not rows.update(used_at=now):
         return None
     link = SignInLink.objects.get(token_hash=SignInLink.hash(token))
-    login(request, link.user, "django.contrib.auth.backends.ModelBackend")
-    return link.user
+    link.user.backend = "django.contrib.auth.backends.ModelBackend"
+    answer: HttpResponse = perform_login(request, link.user, redirect_url="/")
+    return answer
+
+
+def welcome(sender: object, user: User, **_: object) -> None:
+    """At a sign-in: the person has a team of his own from then on."""
+    own_team(user)

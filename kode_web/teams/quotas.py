@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from django.db import models, transaction
 
@@ -30,17 +31,17 @@ class QuotaExceeded(Exception):
         )
 
 
-def reserve[M: models.Model](
+def reserve[T](
     team: Team,
     *,
     what: str,
-    holding: Callable[[], models.QuerySet[M]],
+    holding: Callable[[], models.QuerySet[Any]],
     limit: int,
-    make: Callable[[], M],
-) -> M:
-    """Make a row that uses a quota, or raise QuotaExceeded.
+    make: Callable[[], T],
+) -> T:
+    """Do what uses a quota, or raise QuotaExceeded.
 
-    The team's row is locked while `holding` is counted and `make` inserts, so
+    The team's row is locked while `holding` is counted and `make` runs, so
     parallel requests of any number of processes cannot pass the limit together.
     """
     with transaction.atomic():

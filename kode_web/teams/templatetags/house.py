@@ -4,6 +4,7 @@ from datetime import datetime
 from typing import Any
 
 from django import template
+from django.forms import BoundField
 from django.template.defaultfilters import stringfilter
 from django.templatetags.static import static
 from django.utils import timezone
@@ -104,6 +105,13 @@ def size(count: int | None) -> str:
         if value < 1000:
             break
     return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
+
+
+@register.filter
+def classed(field: BoundField, name: str) -> SafeString:
+    """A form's field with a class, and tied to what is wrong with it."""
+    wrong = {"aria-invalid": "true"} if field.errors else {}
+    return field.as_widget(attrs={"class": name, **wrong})
 
 
 @register.filter
