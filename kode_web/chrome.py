@@ -30,9 +30,7 @@ class Rail:
     @cached_property
     def running(self) -> int:
         """Sandboxes that run and that the person sees."""
-        return (
-            access.visible(self.user, Sandbox).filter(state=State.RUNNING).count()
-        )
+        return access.visible(self.user, Sandbox).filter(state=State.RUNNING).count()
 
     @cached_property
     def holding(self) -> int:

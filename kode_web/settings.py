@@ -82,7 +82,6 @@ TEMPLATES = [
                 "django.contrib.auth.context_processors.auth",
                 "django.contrib.messages.context_processors.messages",
                 "kode_web.chrome.chrome",
-                "kode_web.rail.rail",
             ],
         },
     },
