@@ -52,6 +52,10 @@ else:
 class SecretJSONField(TextField):
     """A JSON value that is encrypted in the database and plain in Python."""
 
+    # What django-stubs takes and gives for the attribute.
+    _pyi_private_set_type: Any
+    _pyi_private_get_type: Any
+
     def from_db_value(self, value: str | None, *_: object) -> Any:
         """Decrypt what the database holds."""
         return None if value is None else json.loads(decrypt(value))

@@ -15,7 +15,8 @@ from sandboxes import errors
 
 logger = logging.getLogger(__name__)
 # A page never waits longer than this for a backend's answer.
-REQUEST_TIMEOUT_S = 5.0
+# The SDK takes up to twice as long.
+REQUEST_TIMEOUT_S = 3.0
 # A backend that failed this often within the window is left alone for a while.
 FAILURES, WINDOW_S, COOL_S = 5, 30.0, 10.0
 

@@ -8,7 +8,7 @@ from django.db import connection
 from django.utils import timezone
 
 from kode_web.teams.quotas import QuotaExceeded
-from sandboxes import actions, gateway, reaper
+from sandboxes import actions, gateway, reaper, steps
 from sandboxes.actions import CreateRequest
 from sandboxes.errors import Gone, Invalid, NotReady, Unreachable
 from sandboxes.models import Sandbox, State
@@ -141,7 +141,7 @@ def test_a_machine_that_came_after_the_dispose_is_killed(house, backend) -> None
     row = intent(house)
     Sandbox.objects.filter(pk=row.pk).update(state=State.KILLING)
     machine = gateway.create(row)
-    actions.adopt(row, machine)
+    steps.adopt(row, machine)
     with pytest.raises(Gone):
         gateway.info(row, sandbox_id=machine.sandbox_id)
 

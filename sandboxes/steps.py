@@ -1,0 +1,263 @@
+"""How a sandbox's row moves on: the remote half of each action.
+
+Each step calls the backend, then moves the row by compare-and-set together with
+its event. A crash between any two leaves a row that `reaper` finishes, adopts or
+frees, by these same functions.
+"""
+
+import contextlib
+import logging
+import threading
+from collections.abc import Callable, Collection
+from concurrent.futures import Future
+from datetime import timedelta
+from functools import partial
+from typing import Any
+
+from asgiref.sync import async_to_sync
+from channels.layers import get_channel_layer
+from django.db import connection, transaction
+from django.utils import timezone
+
+from kode_web.teams.models import User
+
+from . import gateway
+from .errors import Gone, SandboxError, Unreachable
+from .models import ALIVE, Event, Sandbox, State
+
+logger = logging.getLogger(__name__)
+# A local sandbox is there by then; for a slower one the page shows the stage.
+PATIENCE_S = 0.8
+# A crash is told from a slow call by this: no call of the backend takes longer.
+LATE = timedelta(seconds=120)
+# Calls under way at each backend: a slow one never keeps the other waiting.
+AT_ONCE = 8
+_places: dict[str, threading.BoundedSemaphore] = {}
+
+
+def start(sandbox: Sandbox) -> None:
+    """The remote half of `create`: make the machine and move the row on."""
+    sandbox.refresh_from_db()
+    if sandbox.state == State.KILLING:
+        # Disposed before the backend was ever asked: there is nothing to end.
+        end(sandbox)
+    if sandbox.state != State.CREATING:
+        return
+    try:
+        machine = gateway.create(sandbox)
+    except Unreachable as error:
+        # The machine may be there all the same, with its answer lost: the reaper
+        # looks for its op id before it gives the row up.
+        Sandbox.objects.filter(pk=sandbox.pk, state=State.CREATING).update(
+            error=str(error)[:500], state_at=timezone.now()
+        )
+        announce(sandbox)
+    except SandboxError as error:
+        fail(sandbox, str(error))
+    else:
+        adopt(sandbox, machine)
+
+
+def adopt(sandbox: Sandbox, machine: gateway.Machine) -> None:
+    """Take the machine as the row's; one that came too late is killed."""
+    taken = step(
+        sandbox,
+        (State.CREATING,),
+        State.RUNNING,
+        "sandbox.running",
+        fields={
+            "sandbox_id": machine.sandbox_id,
+            "started_at": machine.started_at,
+            "ends_at": machine.ends_at,
+            "error": "",
+        },
+    )
+    sandbox.refresh_from_db()
+    if taken or sandbox.sandbox_id == machine.sandbox_id:
+        return
+    # It was given up or disposed meanwhile: the row must know what to kill.
+    Sandbox.objects.filter(pk=sandbox.pk, sandbox_id="").update(
+        sandbox_id=machine.sandbox_id
+    )
+    sandbox.sandbox_id = machine.sandbox_id
+    gateway.kill(sandbox)
+    if sandbox.state == State.KILLING:
+        end(sandbox)
+
+
+def fail(sandbox: Sandbox, reason: str) -> None:
+    """Give up a row that never got a machine, and free its place."""
+    fields = {"error": reason[:500], "ended_at": timezone.now()}
+    failed = step(
+        sandbox,
+        (State.CREATING,),
+        State.FAILED,
+        "sandbox.failed",
+        fields=fields,
+        reason=reason[:500],
+    )
+    sandbox.refresh_from_db()
+    if not failed and sandbox.state == State.KILLING and not sandbox.sandbox_id:
+        end(sandbox)
+
+
+def step(
+    sandbox: Sandbox,
+    old: Collection[State],
+    new: State,
+    kind: str,
+    *,
+    fields: dict[str, Any] | None = None,
+    actor: User | None = None,
+    **data: Any,
+) -> bool:
+    """Compare-and-set the state with its event; False when another was first."""
+    with transaction.atomic():
+        moved = Sandbox.objects.filter(pk=sandbox.pk, state__in=old).update(
+            state=new, state_at=timezone.now(), **(fields or {})
+        )
+        if moved:
+            record(sandbox, kind, actor=actor, **data)
+            announce(sandbox)
+    return moved == 1
+
+
+def pause(user: User | None, sandbox: Sandbox) -> None:
+    """The remote half of `pause`."""
+    try:
+        gateway.pause(sandbox)
+    except Gone:
+        end(sandbox, reason="It was no longer there to pause.")
+        raise
+    except Unreachable:
+        # It may be paused all the same: the reaper asks.
+        raise
+    except SandboxError:
+        Sandbox.objects.move(sandbox.pk, State.PAUSING, State.RUNNING)
+        announce(sandbox)
+        raise
+    step(sandbox, (State.PAUSING,), State.PAUSED, "sandbox.paused", actor=user)
+
+
+def resume(user: User | None, sandbox: Sandbox) -> None:
+    """The remote half of `resume`."""
+    try:
+        machine = gateway.resume(sandbox, sandbox.timeout_s)
+    except Gone:
+        end(sandbox, reason="It was no longer there to resume.")
+        raise
+    except Unreachable:
+        # It may run all the same: the reaper asks.
+        raise
+    except SandboxError:
+        Sandbox.objects.move(sandbox.pk, State.RESUMING, State.PAUSED)
+        announce(sandbox)
+        raise
+    fields = {"started_at": timezone.now(), "ends_at": machine.ends_at}
+    moved = step(
+        sandbox,
+        (State.RESUMING,),
+        State.RUNNING,
+        "sandbox.resumed",
+        fields=fields,
+        actor=user,
+    )
+    if not moved:
+        # Disposed meanwhile, and the kill may have come before the machine woke.
+        finish(sandbox)
+
+
+def finish(sandbox: Sandbox) -> None:
+    """The remote half of `dispose`: kill until the backend says it is gone."""
+    sandbox.refresh_from_db()
+    if sandbox.state != State.KILLING:
+        return
+    if not sandbox.sandbox_id:
+        # Disposed while it was made: its machine may come yet, by its op id.
+        wanted = {gateway.OP_KEY: sandbox.op_id}
+        found = gateway.machines(sandbox.backend, wanted)
+        if not found and timezone.now() - sandbox.created_at < LATE:
+            return
+        sandbox.sandbox_id = found[0].sandbox_id if found else ""
+    if sandbox.sandbox_id:
+        gateway.kill(sandbox)
+    end(sandbox)
+
+
+def end(sandbox: Sandbox, *, reason: str = "") -> None:
+    """Mark a row whose machine is gone; its record stays."""
+    fields = {"ended_at": timezone.now(), "error": reason[:500]}
+    moved = step(
+        sandbox, ALIVE, State.GONE, "sandbox.gone", fields=fields, reason=reason[:500]
+    )
+    if moved:
+        gateway.forget(sandbox)
+        sandbox.terminals.filter(closed_at=None).update(closed_at=timezone.now())
+    sandbox.refresh_from_db()
+
+
+def record(
+    sandbox: Sandbox, kind: str, *, actor: User | None = None, **data: Any
+) -> Event:
+    """Append to the sandbox's timeline."""
+    return Event.objects.create(sandbox=sandbox, kind=kind, actor=actor, data=data)
+
+
+def group(code: str) -> str:
+    """The channel layer's group of a sandbox's watchers."""
+    return f"sandbox.{code}"
+
+
+def announce(sandbox: Sandbox) -> None:
+    """Nudge the watchers once this is committed; a lost nudge only delays."""
+
+    def send() -> None:
+        layer = get_channel_layer()
+        if layer is None:
+            return
+        try:
+            async_to_sync(layer.group_send)(group(sandbox.code), {"type": "changed"})
+        except OSError:
+            logger.warning("no nudge for sandbox %s", sandbox.code)
+
+    transaction.on_commit(send)
+
+
+def soon(call: Callable[[Sandbox], None], sandbox: Sandbox) -> None:
+    """Run in a thread after the commit, and wait for a moment at most.
+
+    What goes wrong within that moment is raised here.
+    """
+    if transaction.get_connection().in_atomic_block:
+        transaction.on_commit(lambda: _submit(call, sandbox) and None)
+        return
+    with contextlib.suppress(TimeoutError):
+        _submit(call, sandbox).result(PATIENCE_S)
+
+
+def _submit(call: Callable[[Sandbox], None], sandbox: Sandbox) -> Future[None]:
+    """Begin in a thread of its own, which no stopping process waits for."""
+    future: Future[None] = Future()
+    copy = Sandbox.objects.get(pk=sandbox.pk)
+    run = partial(_in_thread, call, copy, future)
+    threading.Thread(target=run, name=f"sandbox-{copy.pk}", daemon=True).start()
+    return future
+
+
+def _in_thread(
+    call: Callable[[Sandbox], None], sandbox: Sandbox, future: Future[None]
+) -> None:
+    """The outermost frame of a thread: log, and leave the row to the reaper."""
+    place = _places.setdefault(sandbox.backend, threading.BoundedSemaphore(AT_ONCE))
+    with place:
+        try:
+            call(sandbox)
+            future.set_result(None)
+        except SandboxError as error:
+            logger.warning("sandbox %s: %s", sandbox.code, error)
+            future.set_exception(error)
+        except Exception as error:
+            logger.exception("sandbox %s", sandbox.code)
+            future.set_exception(error)
+        finally:
+            connection.close()
