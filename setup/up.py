@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import hashlib
 import itertools
+import json
 import os
 import shutil
 import signal
@@ -28,6 +29,8 @@ from setup.supervisor import Part, Supervisor
 
 # A part that ends this often before it ever answered is not waited for.
 TRIES = 3
+# Our own processes are never asked through a proxy.
+DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 RUNTIME_NEEDS = (
     *("PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_RUNTIME_DIR"),
     *("KODE_DATA", "PYTHONUNBUFFERED"),
@@ -71,7 +74,6 @@ def run(options: argparse.Namespace) -> int:
         if options.check:
             raise SetupError(NO_BACKEND)
         print(f"kode: {NO_BACKEND}; starting without", file=sys.stderr)
-    assets.build()
     with data_folder(options) as data, claimed(data) as claim:
         port = 0 if options.check else options.port
         plan = Plan(options.host, free_port(options.host, port), data, local)
@@ -177,7 +179,7 @@ class Launch:
     async def _work(self) -> int:
         if self.plan.local:
             self.supervisor.start("runtime", runtime_env(self.env))
-        await self._migrate()
+        await asyncio.gather(asyncio.to_thread(assets.build), self._migrate())
         web = self.supervisor.start("web", self.env)
         self.supervisor.start("agents", self.env)
         link = asyncio.create_task(self._manage("signinlink"))
@@ -239,6 +241,9 @@ class Launch:
         runtime, url = self.supervisor.parts["runtime"], self.env["KODE_RUNTIME_URL"]
         try:
             await self._answers(runtime, f"{url}/health", url.partition("://")[2])
+            key = Path(self.env["KODE_RUNTIME_KEY_FILE"]).read_text().strip()
+            if trouble := await asyncio.to_thread(local_trouble, url, key):
+                raise SetupError(f"no sandboxes on this machine: {trouble}")
         except SetupError as error:
             print(f"kode: {error}", file=sys.stderr)
             return False
@@ -250,8 +255,8 @@ class Launch:
         if not local and not self.env.get("E2B_API_KEY"):
             where = "none yet (./kode doctor says what is missing)"
         print(f"\n  Kode Web runs at {self.env['KODE_SITE_URL']}")
-        if link:
-            print(f"  Sign in (works once): {link}")
+        password = f"as {self.env.get('KODE_ADMIN_EMAIL')} with the password you gave"
+        print(f"  Sign in {f'(works once): {link}' if link else password}")
         print(f"  Sandboxes: {where}\n  Ctrl-C stops everything.\n", flush=True)
         if self.plan.host not in ("127.0.0.1", "localhost", "::1"):
             print(
@@ -268,12 +273,25 @@ def _address(plan: Plan) -> str:
     )
 
 
+def local_trouble(url: str, key: str) -> str:
+    """Why the runtime can't make sandboxes, in its own words; empty when it can."""
+    request = urllib.request.Request(f"{url}/kode/status", headers={"X-API-Key": key})
+    try:
+        with DIRECT.open(request, timeout=30) as response:
+            isolation = str(json.load(response)["probe"].get("isolation", "unknown"))
+    except urllib.error.HTTPError as error:
+        with error:
+            return error.read().decode(errors="replace")
+    except (OSError, ValueError) as error:
+        return str(error)
+    return "" if isolation == "ready" else isolation
+
+
 def _is_healthy(url: str, host: str) -> bool:
     """Whether the address answers well when asked for by that host name."""
     request = urllib.request.Request(url, headers={"Host": host})
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(request, timeout=5) as response:
+        with DIRECT.open(request, timeout=5) as response:
             return bool(response.status < 300)
     except (urllib.error.URLError, OSError):
         return False
