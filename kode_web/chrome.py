@@ -3,14 +3,14 @@
 from functools import cached_property
 from typing import Any
 
-from agents import model
-from agents.models import Agent
 from django.conf import settings
 from django.http import HttpRequest
-from sandboxes.models import Sandbox, State
 
+from agents import model
+from agents.models import Agent
 from kode_web.teams import access
 from kode_web.teams.models import Team, User
+from sandboxes.models import ALIVE, Sandbox, State
 
 THEMES = frozenset({"light", "dark"})
 RECENT = 5
@@ -63,9 +63,13 @@ class Rail:
     @cached_property
     def recent(self) -> list[Sandbox | Agent]:
         """The sandboxes and agents used last, live ones only."""
-        sandboxes = access.visible(self.user, Sandbox).alive().recent()[:RECENT]
-        agents = access.visible(self.user, Agent).alive().recent()[:RECENT]
-        rows: list[Sandbox | Agent] = [*sandboxes, *agents]
+        sandboxes = access.visible(self.user, Sandbox).filter(state__in=ALIVE)
+        agents = access.visible(self.user, Agent).filter(ended_at=None)
+        last = "-used_at"
+        rows: list[Sandbox | Agent] = [
+            *sandboxes.order_by(last)[:RECENT],
+            *agents.order_by(last)[:RECENT],
+        ]
         return sorted(rows, key=lambda row: row.used_at, reverse=True)[:RECENT]
 
 

@@ -4,9 +4,6 @@ import logging
 from dataclasses import dataclass
 from typing import Any, cast
 
-from agents import actions as agent_actions
-from agents import model
-from agents.models import Agent
 from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
@@ -14,14 +11,17 @@ from django.core.exceptions import PermissionDenied
 from django.http import HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
-from sandboxes import actions, gateway, terminals
-from sandboxes.actions import CreateRequest
-from sandboxes.errors import SandboxError
-from sandboxes.models import Sandbox
 
+from agents import actions as agent_actions
+from agents import model
+from agents.models import Agent
 from kode_web.shortcuts import page
 from kode_web.teams import access
 from kode_web.teams.models import User, new_code
+from sandboxes import actions, gateway, terminals
+from sandboxes.actions import CreateRequest
+from sandboxes.errors import SandboxError
+from sandboxes.models import ALIVE, Sandbox
 
 logger = logging.getLogger(__name__)
 LISTED = 5
@@ -41,13 +41,14 @@ def home(request: HttpRequest) -> HttpResponse:
     if request.method == "POST":
         return _start(request, user)
     badge = model.choose().badge
-    agents = access.visible(user, Agent).alive().recent()
+    agents = access.visible(user, Agent).filter(ended_at=None).order_by("-used_at")
+    sandboxes = access.visible(user, Sandbox).filter(state__in=ALIVE)
     waiting = agents.filter(state=Agent.State.PAUSED, held_at=None)
     context = {
         "key": new_code(),
         "teams": access.teams_to_create_in(user),
         "examples": OFFLINE_EXAMPLES if badge else EXAMPLES,
-        "sandboxes": access.visible(user, Sandbox).alive().recent()[:LISTED],
+        "sandboxes": sandboxes.order_by("-used_at")[:LISTED],
         "agents": agents.exclude(pk__in=waiting.values("pk"))[:LISTED],
         "waiting": waiting[:LISTED],
     }
@@ -122,7 +123,7 @@ def _shelf(name: str) -> Shelf:
     title = gateway.backend(name).title
     try:
         rows = gateway.templates(name)
-        trees = gateway.status(name)["trees"] if name == "local" else []
+        trees = gateway.report(name)["trees"] if name == "local" else []
     except SandboxError as error:
         logger.info("templates of %s: %s", name, error)
         return Shelf(name, title, [], [], str(error))

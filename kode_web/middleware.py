@@ -8,13 +8,13 @@ from django.core.exceptions import PermissionDenied
 from django.db import models
 from django.http import Http404, HttpRequest, HttpResponse, JsonResponse, QueryDict
 from django.shortcuts import resolve_url
-from sandboxes.errors import SandboxError
-from sandboxes.models import Sandbox
 
 from kode_web.shortcuts import page, wants_part
 from kode_web.teams import access
 from kode_web.teams.access import May
 from kode_web.teams.quotas import QuotaExceeded
+from sandboxes.errors import SandboxError
+from sandboxes.models import Sandbox
 
 type Answer = Callable[[HttpRequest], HttpResponse]
 
@@ -98,9 +98,10 @@ def refused(request: HttpRequest, error: QuotaExceeded) -> dict[str, Any]:
 
 
 def _holder(request: HttpRequest, row: models.Model) -> dict[str, Any]:
-    is_sandbox = isinstance(row, Sandbox)
-    can_manage = is_sandbox and May.MANAGE in access.rights(request.user, row)
-    return {"row": row, "is_sandbox": is_sandbox, "can_manage": can_manage}
+    if not isinstance(row, Sandbox):
+        return {"row": row}
+    can_manage = May.MANAGE in access.rights(request.user, row)
+    return {"row": row, "is_sandbox": True, "can_manage": can_manage}
 
 
 def _again(form: QueryDict) -> list[tuple[str, str]]:

@@ -41,11 +41,15 @@ def pieces(
 
 
 async def _drawn(content: Iterator[bytes]) -> AsyncIterator[bytes]:
-    draw = sync_to_async(next, thread_sensitive=False)
+    draw = sync_to_async(_next, thread_sensitive=False)
     close = getattr(content, "close", None)
     try:
-        while (piece := await draw(content, None)) is not None:
+        while (piece := await draw(content)) is not None:
             yield piece
     finally:
         if close is not None:
             await sync_to_async(close, thread_sensitive=False)()
+
+
+def _next(content: Iterator[bytes]) -> bytes | None:
+    return next(content, None)

@@ -16,7 +16,7 @@ LINK_LIFE = timedelta(minutes=30)
 FIRST_ADMIN = "admin@localhost"
 
 
-class Adapter(DefaultAccountAdapter):
+class Adapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth has no types
     """allauth's rules where ours differ."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:

@@ -99,11 +99,10 @@ def size(count: int | None) -> str:
         return ""
     if count < 1000:
         return f"{count} B"
-    value = float(count)
-    for unit in ("kB", "MB", "GB"):
-        value /= 1000
-        if value < 1000:
-            break
+    value, unit = count / 1000, "kB"
+    for larger in ("MB", "GB"):
+        if value >= 1000:
+            value, unit = value / 1000, larger
     return f"{value:.1f} {unit}" if value < 10 else f"{value:.0f} {unit}"
 
 
