@@ -188,6 +188,8 @@ class Launch:
         local = self.plan.local and await self._local_answers()
         if self.check:
             link.cancel()
+            if not local and not self.env.get("E2B_API_KEY"):
+                raise SetupError("no sandbox can run here (see above)")
             return await self._check_sandbox()
         self._greet((await link).strip(), local=local)
         await self.ended.wait()
@@ -281,7 +283,7 @@ def local_trouble(url: str, key: str) -> str:
             isolation = str(json.load(response)["probe"].get("isolation", "unknown"))
     except urllib.error.HTTPError as error:
         with error:
-            return error.read().decode(errors="replace")
+            return str(json.load(error).get("message", error))
     except (OSError, ValueError) as error:
         return str(error)
     return "" if isolation == "ready" else isolation
