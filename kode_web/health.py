@@ -1,11 +1,17 @@
 """Whether this instance serves, for load balancers and set-up."""
 
+from datetime import timedelta
+
 from django.db import connection
 from django.http import HttpRequest, JsonResponse
+from django.utils import timezone
 from django.views.decorators.http import require_safe
 
+from agents.models import Run
 from sandboxes import gateway
-from sandboxes.errors import SandboxError
+
+# A turn waits for a free worker this long at most, unless none works.
+WAIT = timedelta(seconds=30)
 
 
 @require_safe
@@ -18,14 +24,21 @@ def healthz(request: HttpRequest) -> JsonResponse:
 
 @require_safe
 def readyz(request: HttpRequest) -> JsonResponse:
-    """The backends' state too; 503 when no sandbox could be made now."""
-    states = {}
-    for name in gateway.backends():
-        try:
-            gateway.templates(name)
-            states[name] = "ok"
-        except SandboxError as error:
-            states[name] = str(error)
-    ready = "ok" in states.values()
-    answer = {"status": "ok" if ready else "no backend", "backends": states}
+    """The backends' and workers' state too; 503 when no sandbox could be made now.
+
+    Says what is wrong but not where: anybody may ask.
+    """
+    found = {name: gateway.status(name).is_ok for name in gateway.backends()}
+    backends = {name: "ok" if is_ok else "no answer" for name, is_ok in found.items()}
+    ready = any(found.values())
+    late = Run.objects.filter(
+        state=Run.State.QUEUED,
+        agent__held_at=None,
+        created_at__lt=timezone.now() - WAIT,
+    )
+    answer = {
+        "status": "ok" if ready else "no backend",
+        "backends": backends,
+        "agents": "turns wait" if late.exists() else "ok",
+    }
     return JsonResponse(answer, status=200 if ready else 503)

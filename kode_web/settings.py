@@ -25,11 +25,11 @@ CSRF_TRUSTED_ORIGINS = [SITE_URL]
 TRUST_PROXY = env_bool("KODE_TRUST_PROXY", default=False)
 if TRUST_PROXY:
     SECURE_PROXY_SSL_HEADER = ("HTTP_X_FORWARDED_PROTO", "https")
-# Previews live on a site of their own: hosts <port>-<code>.<this domain>.
-PREVIEW_DOMAIN = env_str(
-    "KODE_PREVIEW_DOMAIN",
-    f"preview.localhost:{SITE.port or 8000}",
-)
+# Previews live on a site of their own: hosts <port>-<code>.<this domain>, at the
+# dashboard's port unless it names another.
+PREVIEW_DOMAIN = env_str("KODE_PREVIEW_DOMAIN", "preview.localhost").lower()
+if ":" not in PREVIEW_DOMAIN and SITE.port not in (None, 80, 443):
+    PREVIEW_DOMAIN += f":{SITE.port}"
 
 INSTALLED_APPS = [
     "django.contrib.admin",
@@ -44,6 +44,7 @@ INSTALLED_APPS = [
     "allauth",
     "allauth.account",
     "allauth.mfa",
+    "kode_web",
     "kode_web.teams",
     "sandboxes",
     "agents",
@@ -151,6 +152,7 @@ ACCOUNT_SIGNUP_FIELDS = ["email*", "password1*", "password2*"]
 ACCOUNT_EMAIL_VERIFICATION = "none"
 ACCOUNT_ADAPTER = "kode_web.teams.accounts.Adapter"
 ACCOUNT_LOGOUT_ON_GET = False
+ACCOUNT_SESSION_REMEMBER = True
 SIGNUP_OPEN = env_bool("KODE_SIGNUP_OPEN", default=False)
 MAILERS = {
     "default": {"BACKEND": "django.core.mail.backends.console.EmailBackend"},
@@ -188,7 +190,7 @@ SILENCED_SYSTEM_CHECKS = [
     "security.W021",  # decision about a whole domain.
     *(["security.W004"] if SITE.scheme == "http" else []),
 ]
-# Uploads above this are refused before they are read.
+# Uploads of files above this are refused; other requests above the second.
 MAX_UPLOAD_BYTES = env_int("KODE_MAX_UPLOAD_MB", 100) << 20
 DATA_UPLOAD_MAX_MEMORY_SIZE = 5 << 20
 

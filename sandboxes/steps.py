@@ -5,10 +5,11 @@ its event. A crash between any two leaves a row that `reaper` finishes, adopts o
 frees, by these same functions.
 """
 
+import asyncio
 import contextlib
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Future
 from datetime import timedelta
 from functools import partial
@@ -32,6 +33,7 @@ PATIENCE_S = 0.8
 LATE = timedelta(seconds=120)
 # Calls under way at each backend: a slow one never keeps the other waiting.
 AT_ONCE = 8
+_loop: asyncio.AbstractEventLoop | None = None
 _places: dict[str, threading.BoundedSemaphore] = {}
 
 
@@ -208,6 +210,12 @@ def group(code: str) -> str:
     return f"sandbox.{code}"
 
 
+def serve_from(loop: asyncio.AbstractEventLoop) -> None:
+    """Name the loop that serves sockets in this process: nudges go through it."""
+    global _loop
+    _loop = loop
+
+
 def announce(sandbox: Sandbox) -> None:
     """Nudge the watchers once this is committed; a lost nudge only delays."""
 
@@ -215,12 +223,21 @@ def announce(sandbox: Sandbox) -> None:
         layer = get_channel_layer()
         if layer is None:
             return
+        nudge = layer.group_send(group(sandbox.code), {"type": "changed"})
+        if _loop is not None and _loop.is_running():
+            # A layer inside this process wakes only whom its own loop wakes.
+            asyncio.run_coroutine_threadsafe(nudge, _loop)
+            return
         try:
-            async_to_sync(layer.group_send)(group(sandbox.code), {"type": "changed"})
+            async_to_sync(_awaited)(nudge)
         except OSError:
             logger.warning("no nudge for sandbox %s", sandbox.code)
 
     transaction.on_commit(send)
+
+
+async def _awaited(nudge: Coroutine[Any, Any, None]) -> None:
+    await nudge
 
 
 def soon(call: Callable[[Sandbox], None], sandbox: Sandbox) -> None:
