@@ -110,9 +110,7 @@ async def until(terminal: Terminal, text: bytes) -> int:
 
 async def echo_ms(terminal: Terminal) -> list[float]:
     """Milliseconds from a key to the first byte of its echo."""
-    await terminal.type("stty -echo; cat >/dev/null & wait; echo re''ady\r")
-    await terminal.type("\x03")
-    await terminal.type("stty echo; echo re''ady\r")
+    await terminal.type("echo re''ady\r")
     await until(terminal, b"ready")
     with contextlib.suppress(TimeoutError):
         while True:
@@ -274,7 +272,10 @@ def main() -> None:
     options.add_argument("--megabytes", type=int, default=20)
     chosen = options.parse_args()
     tornado = subprocess.Popen(
-        [sys.executable, "-c", TERMINADO, *SHELL], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", TERMINADO, *SHELL],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
     )
     assert tornado.stdout is not None
     table = Table({})
