@@ -16,15 +16,22 @@ namespace only. The `Driver` it returns is driven over a socket to the launcher.
 
 import functools
 import os
+import stat
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 
-from sandboxes.local.contract import BaseTree, Box, BoxGone, BoxSpec
+from sandboxes.local.contract import (
+    BaseTree,
+    Box,
+    BoxGone,
+    BoxSpec,
+    IsolationUnavailable,
+)
 
 from .box import LocalBox
-from .engine import run_folder
+from .folders import run_folder
 from .interpreter import PYTHON_ARGV
 from .launcher import LauncherClient, serve
 from .privileges import (
@@ -69,7 +76,11 @@ class LocalDriver:
     async def create(self, spec: BoxSpec) -> Box:
         """See contract.Driver."""
         await self._launcher.call("create", **asdict(spec))
-        return await self._connect(spec.sandbox_id)
+        try:
+            return await self._connect(spec.sandbox_id)
+        except BaseException:
+            await self._launcher.call("kill", sandbox_id=spec.sandbox_id)
+            raise
 
     async def attach(self, sandbox_id: str) -> Box:
         """See contract.Driver."""
@@ -98,12 +109,27 @@ def launch(root: Path) -> LocalDriver:
     _hand_over(root / "records", uid)
     connection = fork_launcher(functools.partial(serve, root, uid))
     needed = [Path(sys.prefix), Path(sys.base_prefix), SOURCE, root / "records"]
-    give_up_root(uid, needed)
+    try:
+        give_up_root(uid, needed)
+    except OSError as error:
+        problem = f"The server cannot give up its privileges here: {error}"
+        raise IsolationUnavailable(problem) from error
     return LocalDriver(control, LauncherClient(connection))
 
 
 def _hand_over(folder: Path, uid: int) -> None:
-    """Give the server the one folder that it writes to."""
+    """Give the server the one folder that it writes to.
+
+    What is in there may be a server's of before, so nothing is followed.
+    """
     folder.mkdir(mode=0o700, exist_ok=True)
-    for path in (folder, *folder.iterdir()):
-        os.chown(path, uid, -1, follow_symlinks=False)
+    flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+    descriptor = os.open(folder, flags)
+    try:
+        os.fchown(descriptor, uid, -1)
+        for name in os.listdir(descriptor):
+            found = os.stat(name, dir_fd=descriptor, follow_symlinks=False)
+            if stat.S_ISREG(found.st_mode) and found.st_nlink == 1:
+                os.chown(name, uid, -1, dir_fd=descriptor, follow_symlinks=False)
+    finally:
+        os.close(descriptor)

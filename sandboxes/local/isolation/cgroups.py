@@ -52,6 +52,13 @@ def processes(cgroup: str) -> int:
     return _number(v1) or _number(MOUNT / cgroup / "pids.current")
 
 
+def counts_swap() -> bool:
+    """Whether a limit may say that memory is not to be swapped."""
+    if version() == "v2":
+        return any(MOUNT.glob("*/memory.swap.max"))
+    return (MOUNT / "memory" / "memory.memsw.limit_in_bytes").exists()
+
+
 def remove(cgroup: str) -> None:
     """Remove what a killed sandbox's cgroup left; full ones stay."""
     folders = [MOUNT / cgroup]

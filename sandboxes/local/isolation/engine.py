@@ -7,55 +7,47 @@ and a container of that id; nothing of it needs this process to live on.
 
 import asyncio
 import contextlib
-import hashlib
 import json
+import logging
 import os
 import shutil
+import signal
 import socket
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from sandboxes.local.contract import (
     BaseTree,
+    BoxGone,
     BoxSpec,
     BoxStats,
     IsolationUnavailable,
     Limits,
 )
 
-from . import cgroups, interpreter, oci, probe, syscalls
+from . import cgroups, folders, interpreter, mounts, oci, probe, syscalls, usage
+from .kept import Kept
 from .network import Router, missing_tools
-from .oci_runtime import OciRuntime
+from .oci_runtime import OciRuntime, end_of
 from .trees import Trees
 
-# A place that every user of the host may pass through; ours in a private mount
-# namespace, so nobody else sees what hangs there.
-MOUNTS = Path("/mnt")
-FIRST_ID = 0x20000000
 PARALLEL_CREATES = 4
-DISK_AGE_S = 20.0
-DISK_LIMIT_S = 5.0
+END_S = 10.0  # for a killed PID 1, which takes its whole PID namespace along
+REMOVE_S = 3.0  # for its files; what takes longer goes on in the background
+logger = logging.getLogger(__name__)
 
 
 @dataclass
-class Kept:
-    """What `box.json` holds of a sandbox."""
+class Live:
+    """A sandbox of this launcher; `process` is the pidfd of its PID 1."""
 
-    template: str
-    slot: int
-    limits: Limits
-    pid: int = 0
-    number: int | None = None  # on the router's network
-    disk: tuple[float, int] = field(default=(0.0, 0), compare=False)
-
-
-def run_folder(root: Path) -> Path:
-    """Sockets and crun's state; short, since a socket's path has 108 bytes."""
-    name = hashlib.sha256(str(root).encode()).hexdigest()[:12]
-    base = Path("/run") if os.access("/run", os.W_OK) else Path("/tmp")
-    return base / "kode" / name
+    kept: Kept
+    process: int = -1
+    paused: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    disk: usage.Disk = field(default_factory=usage.Disk)
+    watch: asyncio.Task[None] | None = None
 
 
 class Engine:
@@ -63,50 +55,44 @@ class Engine:
 
     def __init__(self, root: Path, owner: int) -> None:
         self.root, self.owner = root, owner
-        self.run = run_folder(root)
-        self.boxes = root / "boxes"
-        self.trees = Trees(root / "trees")
-        self.router = Router(root / "router.json")
-        self.found: dict[str, Kept] = {}
-        self.oci = OciRuntime(self.run / "oci", root / "oci.log")
-        self.shifted = probe.can_shift()
+        self.run = folders.run_folder(root)
+        self.boxes, self.trash = mounts.STATE / "boxes", mounts.STATE / "trash"
+        self.trees = Trees(root / "isolation" / "trees")
+        self.router = Router(self.run / "router.json", mounts.STATE / "lock")
+        self.live: dict[str, Live] = {}
+        self.oci = OciRuntime(self.run / "oci", self.run / "oci.log")
+        self.mounts = mounts.Mounts(shifted=probe.can_shift())
         self.limited = False
+        self._first_slot = int(self.run.name[-12:], 16) if probe.is_root() else 0
         self._creating = asyncio.Semaphore(PARALLEL_CREATES)
-        self._namespaces: dict[int, int] = {}
-        self._ready = False
+        self._ending: dict[str, asyncio.Task[None]] = {}
+        self._removing: set[asyncio.Task[None]] = set()
+        self._python = ""
+        self._lock: int | None = None
+        self._changes: socket.socket | None = None
 
-    def start(self) -> None:
-        """Prepare folders, mounts and trees, find sandboxes, sweep the rest.
+    async def start(self) -> list[str]:
+        """Prepare folders, mounts and trees, sweep; ids of sandboxes that live.
 
         Raises IsolationUnavailable with the command that helps.
         """
         problem = probe.problem()
         if problem:
             raise IsolationUnavailable(problem)
-        syscalls.private_mounts()
-        if cgroups.version() == "hybrid":
-            # crun refuses a hybrid tree; without the empty half it sees version 1.
-            syscalls.unmount(cgroups.MOUNT / "unified")
-        self.limited = cgroups.can_limit()
-        self._prepare_folders()
+        syscalls.prctl(syscalls.PR_SET_CHILD_SUBREAPER, 1)
+        self.mounts.start(self.root / "isolation")
+        self._lock = await folders.only_one(mounts.STATE / "lock", self.root)
+        folders.prepare(self.run)
+        self.limited = self.oci.limited = cgroups.can_limit()
+        for folder in (self.boxes, self.trash):
+            folder.mkdir(exist_ok=True, mode=0o700)
+        self.trees.folder = mounts.STATE / "trees"
         self.trees.prepare()
-        interpreter.build(self.root / "interpreter")
-        syscalls.mount("tmpfs", MOUNTS, "tmpfs", 0, "mode=0711,size=1m")
-        (MOUNTS / "python").mkdir()
-        source = str(self.root / "interpreter")
-        syscalls.mount(source, MOUNTS / "python", "", syscalls.MS_BIND)
-        self._ready = True
-
-    def _prepare_folders(self) -> None:
-        for folder, mode in (
-            (self.boxes, 0o700),
-            (self.run.parent, 0o711),
-            (self.run, 0o711),
-            (self.run / "oci", 0o700),
-            (self.run / "control", 0o711),
-        ):
-            folder.mkdir(parents=True, exist_ok=True)
-            folder.chmod(mode)
+        python = interpreter.build(mounts.STATE)
+        self._python = python.name
+        self.mounts.provide_python(python)
+        self._changes = self.router.watch()
+        return await self._sweep()
 
     def probe(self) -> Mapping[str, str]:
         """What this machine gives, one line each."""
@@ -120,82 +106,132 @@ class Engine:
         """Begin to build `base` in the background."""
         self.trees.build_base()
 
-    async def sweep(self) -> list[str]:
-        """Ids of sandboxes that live; whatever is left of others is removed."""
-        listed = json.loads(await self.oci.call("list", "--format", "json") or "[]")
-        states = {entry["id"]: entry["status"] for entry in listed or []}
-        for sandbox_id in {p.name for p in self.boxes.iterdir()} | set(states):
-            kept = self._read(sandbox_id)
-            if kept and states.get(sandbox_id) in ("running", "paused"):
-                self.found[sandbox_id] = kept
+    async def _sweep(self) -> list[str]:
+        """Find what lives, remove what is left of all others."""
+        containers = await self.oci.all()
+        for sandbox_id in {p.name for p in self.boxes.iterdir()} | set(containers):
+            kept = Kept.read(self.boxes / sandbox_id)
+            state, pid = containers.get(sandbox_id, ("", 0))
+            if kept and state in ("running", "paused"):
+                self._adopt(sandbox_id, kept, pid, paused=state == "paused")
             else:
                 await self.kill(sandbox_id)
-        numbers = {i: k.number for i, k in self.found.items() if k.number is not None}
-        self.router.adopt(numbers)
-        if not self.found:
-            self.router.stop()
-        return sorted(self.found)
+        for leftover in self.trash.iterdir():
+            self._remove(leftover)
+        kept_now = [live.kept for live in self.live.values()]
+        self.trees.prune({kept.tree for kept in kept_now})
+        _prune(mounts.STATE, {kept.python for kept in kept_now} | {self._python})
+        await self._reconnect()
+        return sorted(self.live)
+
+    def _adopt(self, sandbox_id: str, kept: Kept, pid: int, *, paused: bool) -> None:
+        kept.pid = pid
+        live = self.live[sandbox_id] = Live(kept, os.pidfd_open(pid), paused)
+        live.watch = asyncio.create_task(self._watch(sandbox_id, live))
+
+    async def _reconnect(self) -> None:
+        """Let the sandboxes that were online be it again."""
+        numbers = {
+            name: live.kept.number
+            for name, live in self.live.items()
+            if live.kept.number is not None
+        }
+        if not self.router.adopt(numbers):
+            for name in numbers:
+                await self._join(name)
+
+    async def _join(self, sandbox_id: str) -> None:
+        kept = self.live[sandbox_id].kept
+        await self.router.join(sandbox_id, kept.pid)
+        kept.number = self.router.number(sandbox_id)
+        kept.write(self.boxes / sandbox_id)
+
+    async def _watch(self, sandbox_id: str, live: Live) -> None:
+        """Reap PID 1 when it ends by itself, and remove what is left."""
+        try:
+            await end_of(live.process)
+            live.ended.set()
+            with contextlib.suppress(ChildProcessError):
+                os.waitpid(live.kept.pid, os.WNOHANG)
+            await self.kill(sandbox_id)
+        except OSError as error:
+            logger.warning("sandbox %s is not removed: %s", sandbox_id, error)
+        finally:
+            os.close(live.process)
+
+    def _alive(self, sandbox_id: str) -> Live:
+        """Raises BoxGone."""
+        live = self.live.get(sandbox_id)
+        if live is None or live.process < 0 or live.ended.is_set():
+            raise BoxGone("The sandbox has ended.")
+        return live
 
     async def state(self, sandbox_id: str) -> str:
         """`running`, `paused`, or empty when it is gone."""
-        if sandbox_id not in self.found:
-            return ""
         try:
-            answer = json.loads(await self.oci.call("state", sandbox_id))
-        except OSError:
+            return "paused" if self._alive(sandbox_id).paused else "running"
+        except BoxGone:
             return ""
-        status = str(answer["status"])
-        return status if status in ("running", "paused") else ""
 
     async def create(self, spec: BoxSpec) -> None:
         """Make a sandbox; when this returns its control socket takes connections."""
         async with self._creating:
-            used = {kept.slot for kept in self.found.values()}
-            slot = next(n for n in range(32768) if n not in used)
-            kept = Kept(spec.template, slot, spec.limits)
-            self.found[spec.sandbox_id] = kept
+            if spec.sandbox_id in self.live:
+                raise OSError("There is a sandbox of this id already.")
+            tree = self.trees.current(spec.template)
+            kept = Kept(tree, self._python, self._free_slot(), spec.limits)
+            live = self.live[spec.sandbox_id] = Live(kept)
             try:
-                await self._make(spec, kept)
+                await self._make(spec, live)
             except BaseException:
                 await asyncio.shield(self.kill(spec.sandbox_id))
                 raise
 
-    async def _make(self, spec: BoxSpec, kept: Kept) -> None:
-        folder = self.boxes / spec.sandbox_id
+    def _free_slot(self) -> int:
+        """Begins elsewhere for each root: runtimes beside each other do not share."""
+        used = {live.kept.slot for live in self.live.values()}
+        tried = ((self._first_slot + n) % mounts.SLOTS for n in range(mounts.SLOTS))
+        return next(slot for slot in tried if slot not in used)
+
+    async def _make(self, spec: BoxSpec, live: Live) -> None:
+        sandbox_id, kept = spec.sandbox_id, live.kept
+        folder = self.boxes / sandbox_id
         (folder / "files" / "upper").mkdir(parents=True)
         (folder / "files" / "work").mkdir()
-        self._name(folder / "files" / "upper", spec.sandbox_id)
-        here = MOUNTS / spec.sandbox_id
-        self._write_config(spec, kept, here / "root")
-        listener = self._listen(spec.sandbox_id)
+        _name(folder / "files" / "upper", sandbox_id)
+        self._write_config(spec, kept)
+        listener = folders.listen(self.run / "control" / sandbox_id, self.owner)
         try:
-            self._mount(kept, folder, here)
+            lower = self.trees.path(kept.tree)
+            self.mounts.put(sandbox_id, lower, folder / "files", kept.slot)
             await self.oci.call(
                 "run",
                 "--detach",
                 "--preserve-fds=1",
                 f"--bundle={folder}",
                 f"--pid-file={folder / 'pid'}",
-                spec.sandbox_id,
+                sandbox_id,
                 inherit=listener.fileno(),
             )
         finally:
             listener.close()
-            self._unmount(here)
+            self.mounts.take(sandbox_id)
         kept.pid = int((folder / "pid").read_text())
+        live.process = os.pidfd_open(kept.pid)
+        live.watch = asyncio.create_task(self._watch(sandbox_id, live))
+        kept.write(folder)
         if spec.internet and not missing_tools():
-            await self.router.join(spec.sandbox_id, kept.pid)
-            kept.number = self.router.number(spec.sandbox_id)
-        self._write(spec.sandbox_id)
+            await self._join(sandbox_id)
+        self._alive(sandbox_id)
 
-    def _write_config(self, spec: BoxSpec, kept: Kept, rootfs: Path) -> None:
+    def _write_config(self, spec: BoxSpec, kept: Kept) -> None:
         config = oci.config(
             sandbox_id=spec.sandbox_id,
-            rootfs=rootfs,
-            interpreter=MOUNTS / "python",
+            rootfs=self.mounts.root(spec.sandbox_id),
+            interpreter=mounts.PYTHON,
             binds=self.trees.binds(spec.template),
-            mappings=self._mappings(kept.slot),
-            shifted=self.shifted,
+            mappings=self.mounts.mappings(kept.slot),
+            shifted=self.mounts.shifted,
             cgroup=self._cgroup(spec.sandbox_id) if self.limited else None,
             limits=spec.limits,
             timeout_s=spec.timeout_s,
@@ -206,112 +242,87 @@ class Engine:
     def _cgroup(self, sandbox_id: str) -> str:
         return f"kode/{self.run.name}/{sandbox_id}"
 
-    def _first_id(self, slot: int) -> int:
-        return FIRST_ID + slot * oci.IDS_PER_SANDBOX
-
-    def _mappings(self, slot: int) -> list[dict[str, int]]:
-        """The ids inside by those here: a range of its own where we may choose."""
-        if self.shifted:
-            first, count = self._first_id(slot), oci.IDS_PER_SANDBOX
-            return [{"containerID": 0, "hostID": first, "size": count}]
-        return [
-            {"containerID": 0, "hostID": 0, "size": 1},
-            {"containerID": 1, "hostID": 1, "size": oci.IDS_PER_SANDBOX - 1},
-        ]
-
-    def _name(self, upper: Path, sandbox_id: str) -> None:
-        """Write the files of /etc that differ from sandbox to sandbox."""
-        (upper / "etc").mkdir()
-        hosts = f"127.0.0.1 localhost {sandbox_id}\n::1 localhost ip6-localhost\n"
-        (upper / "etc/hosts").write_text(hosts)
-        (upper / "etc/hostname").write_text(f"{sandbox_id}\n")
-        (upper / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")
-
-    def _listen(self, sandbox_id: str) -> socket.socket:
-        """The control socket, which PID 1 inherits and the server connects to."""
-        path = self.run / "control" / sandbox_id
-        path.unlink(missing_ok=True)
-        listener = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        listener.bind(str(path))
-        os.chown(path, self.owner, -1)
-        path.chmod(0o600)
-        listener.listen(8)
-        return listener
-
-    def _mount(self, kept: Kept, folder: Path, here: Path) -> None:
-        """Put the sandbox's root file system together at `here`/root."""
-        here.mkdir()
-        for name in ("lower", "files", "root"):
-            (here / name).mkdir()
-        lower, files, options = self.trees.path(kept.template), folder / "files", ""
-        if self.shifted:
-            namespace = self._namespace(kept.slot)
-            syscalls.mount_idmapped(lower, here / "lower", namespace)
-            syscalls.mount_idmapped(files, here / "files", namespace)
-            lower, files = here / "lower", here / "files"
-        else:
-            options = ",userxattr"
-        owner = self._first_id(kept.slot) if self.shifted else 0
-        data = (
-            f"lowerdir={lower},upperdir={files}/upper,workdir={files}/work,"
-            f"index=off,xino=off{options}"
-        )
-        with syscalls.file_ids(owner, owner) if owner else contextlib.nullcontext():
-            syscalls.mount("overlay", here / "root", "overlay", 0, data)
-
-    def _unmount(self, here: Path) -> None:
-        """The container keeps its own copy; here nothing is left to unmount."""
-        for name in ("root", "files", "lower"):
-            with contextlib.suppress(OSError):
-                syscalls.unmount(here / name)
-        shutil.rmtree(here, ignore_errors=True)
-
-    def _namespace(self, slot: int) -> int:
-        if slot not in self._namespaces:
-            first, count = self._first_id(slot), oci.IDS_PER_SANDBOX
-            self._namespaces[slot] = syscalls.user_namespace(first, count)
-        return self._namespaces[slot]
-
     async def kill(self, sandbox_id: str) -> None:
-        """End it and remove every trace; idempotent."""
+        """End it and remove every trace; idempotent.
+
+        Raises OSError when something of it stays; then it can be tried again.
+        """
+        task = self._ending.get(sandbox_id)
+        if task is None:
+            task = asyncio.create_task(self._end(sandbox_id))
+            self._ending[sandbox_id] = task
+            task.add_done_callback(lambda _: self._ending.pop(sandbox_id, None))
+        await asyncio.shield(task)
+
+    async def _end(self, sandbox_id: str) -> None:
+        live = self.live.get(sandbox_id)
+        if live is not None and live.process >= 0:
+            await self._end_processes(sandbox_id, live)
         with contextlib.suppress(OSError):
             await self.oci.call("delete", "--force", sandbox_id)
         await self.router.leave(sandbox_id)
         if self.limited:
             cgroups.remove(self._cgroup(sandbox_id))
         (self.run / "control" / sandbox_id).unlink(missing_ok=True)
-        await asyncio.to_thread(
-            shutil.rmtree, self.boxes / sandbox_id, ignore_errors=True
-        )
-        self.found.pop(sandbox_id, None)
+        with contextlib.suppress(FileNotFoundError):
+            folder = self.trash / f"{sandbox_id}.{os.urandom(4).hex()}"
+            (self.boxes / sandbox_id).rename(folder)
+            await asyncio.wait([self._remove(folder)], timeout=REMOVE_S)
+        self.live.pop(sandbox_id, None)
+
+    async def _end_processes(self, sandbox_id: str, live: Live) -> None:
+        """Kill PID 1: its end is the end of all that lives in its namespace."""
+        with contextlib.suppress(ProcessLookupError):
+            signal.pidfd_send_signal(live.process, signal.SIGKILL)
+        if live.paused and self.limited:
+            # A frozen process takes no signal in version 1.
+            with contextlib.suppress(OSError):
+                await self.oci.call("resume", sandbox_id)
+        try:
+            async with asyncio.timeout(END_S):
+                await live.ended.wait()
+        except TimeoutError as error:
+            raise OSError(f"Sandbox {sandbox_id} does not end.") from error
+
+    def _remove(self, folder: Path) -> asyncio.Task[None]:
+        task = asyncio.create_task(_remove(folder))
+        self._removing.add(task)
+        task.add_done_callback(self._removing.discard)
+        return task
 
     async def pause(self, sandbox_id: str) -> bool:
         """Freeze it; False where this machine has no freezer for us."""
-        if self.limited:
+        live = self._alive(sandbox_id)
+        if self.limited and not live.paused:
             await self.oci.call("pause", sandbox_id)
+            live.paused = True
         return self.limited
 
     async def resume(self, sandbox_id: str) -> bool:
         """Thaw it; False as above."""
-        if self.limited:
+        live = self._alive(sandbox_id)
+        if self.limited and live.paused:
             await self.oci.call("resume", sandbox_id)
+            live.paused = False
         return self.limited
 
     async def set_internet(self, sandbox_id: str, allowed: bool) -> None:
         """Open or close its way out."""
-        kept = self.found[sandbox_id]
+        kept = self._alive(sandbox_id).kept
         if allowed == (kept.number is not None):
             return
         if allowed:
-            await self.router.join(sandbox_id, kept.pid)
+            if missing := missing_tools():
+                raise OSError(f"There is no network without {', '.join(missing)}.")
+            await self._join(sandbox_id)
         else:
             await self.router.leave(sandbox_id)
-        kept.number = self.router.number(sandbox_id)
-        self._write(sandbox_id)
+            kept.number = None
+            kept.write(self.boxes / sandbox_id)
 
     async def limit(self, sandbox_id: str, limits: Limits) -> None:
         """Change what it may use."""
-        self.found[sandbox_id].limits = limits
+        live = self._alive(sandbox_id)
         if self.limited:
             await self.oci.call(
                 "update",
@@ -320,58 +331,63 @@ class Engine:
                 f"--pids-limit={limits.pids}",
                 sandbox_id,
             )
+        live.kept.limits = limits
+        live.kept.write(self.boxes / sandbox_id)
 
     async def stats(self, sandbox_id: str) -> BoxStats:
         """What it uses now. The disk's figure is up to 20 s old."""
-        kept = self.found[sandbox_id]
-        cgroup = self._cgroup(sandbox_id)
-        used, cache = cgroups.memory(cgroup)
+        live = self._alive(sandbox_id)
+        limits = live.kept.limits
+        if self.limited:
+            now = usage.of_cgroup(self._cgroup(sandbox_id))
+        else:
+            now = usage.of_namespace(live.kept.pid)
         return BoxStats(
-            cpu_used_s=cgroups.cpu_used_s(cgroup),
-            memory_used=used,
-            memory_total=kept.limits.memory_mb << 20,
-            memory_cache=cache,
-            disk_used=await self._disk_used(sandbox_id, kept),
-            disk_total=kept.limits.disk_mb << 20,
-            processes=cgroups.processes(cgroup),
+            cpu_used_s=now.cpu_s,
+            memory_used=now.memory,
+            memory_total=limits.memory_mb << 20,
+            memory_cache=now.cache,
+            disk_used=await live.disk.measure(self.boxes / sandbox_id / "files/upper"),
+            disk_total=limits.disk_mb << 20,
+            processes=now.processes,
         )
-
-    async def _disk_used(self, sandbox_id: str, kept: Kept) -> int:
-        now = asyncio.get_running_loop().time()
-        if now - kept.disk[0] > DISK_AGE_S:
-            process = await asyncio.create_subprocess_exec(
-                "du",
-                "-sx",
-                "--block-size=1",
-                str(self.boxes / sandbox_id / "files/upper"),
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.DEVNULL,
-            )
-            try:
-                output, _ = await asyncio.wait_for(process.communicate(), DISK_LIMIT_S)
-                kept.disk = (now, int(output.split()[0]))
-            except (TimeoutError, IndexError):
-                with contextlib.suppress(ProcessLookupError):
-                    process.kill()
-                kept.disk = (now, kept.disk[1])
-        return kept.disk[1]
 
     async def close(self) -> None:
         """Stop our own work; sandboxes live on, and the router with them."""
         await self.trees.close()
-        if self._ready and not self.found:
+        await asyncio.gather(*self._ending.values(), return_exceptions=True)
+        if self._removing:
+            await asyncio.wait(self._removing, timeout=REMOVE_S)
+        if self._changes is None:
+            return
+        asyncio.get_running_loop().remove_reader(self._changes)
+        self._changes.close()
+        if not self.live:
             self.router.stop()
+            cgroups.remove(f"kode/{self.run.name}")
+            shutil.rmtree(self.run, ignore_errors=True)
 
-    def _read(self, sandbox_id: str) -> Kept | None:
-        try:
-            data = json.loads((self.boxes / sandbox_id / "box.json").read_text())
-            return Kept(**{**data, "limits": Limits(**data["limits"])})
-        except (OSError, ValueError, TypeError, KeyError):
-            return None
 
-    def _write(self, sandbox_id: str) -> None:
-        data: dict[str, Any] = asdict(self.found[sandbox_id])
-        del data["disk"]
-        draft = self.boxes / sandbox_id / "box.json.new"
-        draft.write_text(json.dumps(data))
-        draft.rename(draft.with_suffix(""))
+def _name(upper: Path, sandbox_id: str) -> None:
+    """Write the files of /etc that differ from sandbox to sandbox."""
+    (upper / "etc").mkdir()
+    hosts = f"127.0.0.1 localhost {sandbox_id}\n::1 localhost ip6-localhost\n"
+    (upper / "etc/hosts").write_text(hosts)
+    (upper / "etc/hostname").write_text(f"{sandbox_id}\n")
+    (upper / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")
+
+
+async def _remove(folder: Path) -> None:
+    """Remove a tree that somebody hostile made: of any depth, with any names."""
+    process = await asyncio.create_subprocess_exec(
+        "rm", "-rf", "--one-file-system", "--", str(folder)
+    )
+    if await process.wait():
+        logger.warning("files of a sandbox stay in %s", folder)
+
+
+def _prune(folder: Path, used: set[str]) -> None:
+    """Remove interpreters that no sandbox uses any more."""
+    for path in folder.glob("python-*"):
+        if path.name not in used:
+            shutil.rmtree(path, ignore_errors=True)

@@ -63,12 +63,15 @@ print(json.dumps([[f for f in files if f], sorted(mapped)]))
 """
 
 
-def build(target: Path) -> None:
-    """Make the copy in `target` unless the same one is there already."""
-    stamp = _stamp()
-    if (target / "stamp").is_file() and (target / "stamp").read_text() == stamp:
-        return
-    draft = target.with_name(f"{target.name}.new")
+def build(folder: Path) -> Path:
+    """The copy below `folder`, made if it is not there.
+
+    Each version has a name of its own: sandboxes that run keep the one they have.
+    """
+    target = folder / f"python-{_stamp()}"
+    if target.is_dir():
+        return target
+    draft = folder / "python.new"
     shutil.rmtree(draft, ignore_errors=True)
     _copy_python(draft)
     for source in INSIDE.glob("*.py"):
@@ -76,19 +79,17 @@ def build(target: Path) -> None:
     # Compiled once for all sandboxes: a start takes a third less.
     mode = py_compile.PycInvalidationMode.UNCHECKED_HASH
     compileall.compile_dir(draft, quiet=2, invalidation_mode=mode)
-    (draft / "stamp").write_text(stamp)
     for path in (draft, *draft.rglob("*")):
         if not path.is_symlink():
             path.chmod(0o755 if path.is_dir() or os.access(path, os.X_OK) else 0o644)
-    shutil.rmtree(target, ignore_errors=True)
-    draft.rename(target)
+    return draft.rename(target)
 
 
 def _stamp() -> str:
     digest = hashlib.sha256(f"{sys.version}{sys.base_prefix}{MODULES}".encode())
     for path in sorted((Path(__file__), *INSIDE.glob("*.py"))):
         digest.update(path.read_bytes())
-    return digest.hexdigest()
+    return digest.hexdigest()[:16]
 
 
 def _copy_python(draft: Path) -> None:

@@ -5,6 +5,7 @@ A call is `{"id", "call", ...arguments}`; the answer `{"id", "value"}` or `{"id"
 """
 
 import asyncio
+import contextlib
 import dataclasses
 import json
 import logging
@@ -12,8 +13,9 @@ import socket
 from pathlib import Path
 from typing import Any
 
-from sandboxes.local.contract import BoxGone, BoxSpec, IsolationUnavailable, Limits
+from sandboxes.local.contract import BoxGone, IsolationUnavailable
 
+from . import checks
 from .engine import Engine
 
 PACKET_BYTES = 1 << 18
@@ -27,16 +29,13 @@ class Launcher:
         self.engine = Engine(root, owner)
         self._connection = connection
         self._problem = ""
-        self._found: list[str] = []
+        self._found: list[str] | None = None
+        self._starting = asyncio.Lock()
+        self._sending = asyncio.Lock()  # a loop waits for one writer of a socket
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def serve(self) -> None:
-        """Serve; an engine that cannot start says so at each call."""
-        try:
-            self.engine.start()
-            self._found = await self.engine.sweep()
-        except IsolationUnavailable as error:
-            self._problem = str(error)
+        """Serve until the other end of the socket is closed."""
         loop = asyncio.get_running_loop()
         self._connection.setblocking(False)
         while packet := await loop.sock_recv(self._connection, PACKET_BYTES):
@@ -59,39 +58,64 @@ class Launcher:
             logger.warning("call failed", exc_info=True)
             answer |= {"error": str(error), "kind": "system"}
         loop = asyncio.get_running_loop()
-        await loop.sock_sendall(self._connection, json.dumps(answer).encode())
+        async with self._sending:
+            with contextlib.suppress(OSError):  # the server went away meanwhile
+                await loop.sock_sendall(self._connection, json.dumps(answer).encode())
 
     async def _call(self, name: str, **arguments: Any) -> Any:
         engine = self.engine
         if name == "probe":
             return await asyncio.to_thread(engine.probe)
-        if self._problem:
-            raise IsolationUnavailable(self._problem)
+        if name == "base_trees":
+            return [dataclasses.asdict(tree) for tree in engine.base_trees()]
+        found = await self._started()
         match name:
             case "survivors":
-                return self._found
-            case "base_trees":
-                return [dataclasses.asdict(tree) for tree in engine.base_trees()]
+                return found
             case "build_base":
                 return engine.build_base()
             case "create":
-                limits = Limits(**arguments.pop("limits"))
-                return await engine.create(BoxSpec(**arguments, limits=limits))
+                return await engine.create(checks.spec(arguments))
+        return await self._call_one(name, arguments)
+
+    async def _started(self) -> list[str]:
+        """Start the engine at the first call that needs it; what lived then.
+
+        Not before: `doctor` asks what the machine gives and must touch nothing.
+        """
+        async with self._starting:
+            if self._found is None and not self._problem:
+                try:
+                    self._found = await self.engine.start()
+                except IsolationUnavailable as error:
+                    self._problem = str(error)
+                except OSError as error:
+                    logger.exception("the engine does not start")
+                    self._problem = f"Sandboxes cannot be prepared here: {error}"
+            if self._found is None:
+                raise IsolationUnavailable(self._problem)
+            return self._found
+
+    async def _call_one(self, name: str, arguments: dict[str, Any]) -> Any:
+        """A call about one sandbox, by its id."""
+        engine, sandbox_id = self.engine, checks.sandbox_id(arguments["sandbox_id"])
+        match name:
             case "state":
-                return await engine.state(arguments["sandbox_id"])
+                return await engine.state(sandbox_id)
             case "kill":
-                return await engine.kill(arguments["sandbox_id"])
+                return await engine.kill(sandbox_id)
             case "pause":
-                return await engine.pause(arguments["sandbox_id"])
+                return await engine.pause(sandbox_id)
             case "resume":
-                return await engine.resume(arguments["sandbox_id"])
+                return await engine.resume(sandbox_id)
             case "limit":
-                limits = Limits(**arguments["limits"])
-                return await engine.limit(arguments["sandbox_id"], limits)
+                limits = checks.limits(arguments["limits"])
+                return await engine.limit(sandbox_id, limits)
             case "set_internet":
-                return await engine.set_internet(**arguments)
+                allowed = arguments["allowed"] is True
+                return await engine.set_internet(sandbox_id, allowed)
             case "stats":
-                return dataclasses.asdict(await engine.stats(**arguments))
+                return dataclasses.asdict(await engine.stats(sandbox_id))
         raise ValueError(f"unknown call {name}")
 
 
@@ -107,6 +131,7 @@ class LauncherClient:
         self._connection = connection
         self._pending: dict[int, asyncio.Future[Any]] = {}
         self._next = 0
+        self._sending = asyncio.Lock()
         self._reader: asyncio.Task[None] | None = None
 
     def start(self) -> None:
@@ -128,8 +153,11 @@ class LauncherClient:
         future = self._pending[number] = loop.create_future()
         packet = json.dumps({"id": number, "call": name, **arguments})
         try:
-            await loop.sock_sendall(self._connection, packet.encode())
+            async with self._sending:
+                await loop.sock_sendall(self._connection, packet.encode())
             return await future
+        except BrokenPipeError as error:
+            raise IsolationUnavailable("The launcher has ended.") from error
         finally:
             self._pending.pop(number, None)
 

@@ -13,15 +13,36 @@ import json
 import os
 import shutil
 import signal
-import subprocess
+import socket
 from collections.abc import Callable
 from pathlib import Path
+
+from .oci import PATH
 
 BRIDGE = "kode0"
 NETWORK = ipaddress.ip_network("10.203.0.0/16")
 GATEWAY = "10.203.0.1"
 RESOLVER = "10.0.2.3"  # slirp4netns' own
-TOOLS = ("ip", "nft", "slirp4netns", "nsenter", "unshare")
+TOOLS = ("ip", "nft", "slirp4netns", "nsenter", "unshare", "flock")
+# Its parser meets hostile packets: no files, no capability, few system calls.
+# It ends with the router, which holds the other end of descriptor TIE.
+TIE = 9
+HELPER = (
+    "slirp4netns",
+    "--configure",
+    "--mtu=1500",
+    "--disable-host-loopback",
+    "--enable-sandbox",
+    "--enable-seccomp",
+    f"--exit-fd={TIE}",
+)
+# Without a runtime (nobody holds the lock) and sandboxes (v2, v3, ...) it is over.
+KEEPER = """
+while sleep 15; do
+  flock -n "$1" true && ! grep -q '^ *v[0-9]' /proc/self/net/dev && exit
+done
+"""
+RTMGRP_IPV4_IFADDR = 0x10
 # Nothing in here is ever reached: not the host, its networks, nor neighbours.
 PRIVATE = (
     "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, "
@@ -29,6 +50,9 @@ PRIVATE = (
 )
 RULES = """
 table inet kode {{
+  set host {{
+    type ipv4_addr; flags interval; auto-merge; elements = {{ {host} }}
+  }}
   chain input {{
     type filter hook input priority 0; policy drop;
     iif lo accept
@@ -41,6 +65,7 @@ table inet kode {{
     iifname "{bridge}" ip daddr {resolver} udp dport 53 accept
     iifname "{bridge}" ip daddr {resolver} tcp dport 53 accept
     iifname "{bridge}" ip daddr {{ {denied} }} reject
+    iifname "{bridge}" ip daddr @host reject
     iifname "{bridge}" oifname "tap0" accept
   }}
 }}
@@ -55,26 +80,29 @@ table ip kode_nat {{
 
 def missing_tools() -> list[str]:
     """The programs that are not here; without them sandboxes have no network."""
-    return [name for name in TOOLS if not shutil.which(name)]
+    return [name for name in TOOLS if not shutil.which(name, path=PATH)]
 
 
 class Router:
     """The namespace that all sandboxes' networks meet in.
 
     It and its helper outlive the runtime like the sandboxes do; `state` is the
-    file by which the next run finds them.
+    file by which the next run finds them. They end by themselves once no runtime
+    holds `lock` and no sandbox is on the bridge.
     """
 
-    def __init__(self, state: Path) -> None:
-        self._state = state
-        self._pids: list[int] = []
+    def __init__(self, state: Path, lock: Path) -> None:
+        self._state, self._guard = state, lock
+        self._processes: list[tuple[int, int]] = []
         self._lock = asyncio.Lock()
         self._taken: dict[str, int] = {}
+        self._host: list[str] = []
+        self._refreshing: asyncio.Task[None] | None = None
 
     @property
     def is_up(self) -> bool:
         """Whether both processes live."""
-        return len(self._pids) == 2 and all(map(_is_ours, self._pids))
+        return len(self._processes) == 2 and all(map(_lives, self._processes))
 
     async def join(self, sandbox_id: str, pid: int) -> None:
         """Give the sandbox whose PID 1 is `pid` here a way out."""
@@ -83,33 +111,47 @@ class Router:
                 await self._start()
             number = self._number(sandbox_id)
         name, address = f"v{number}", NETWORK[number]
-        await _run(
-            _in(self._pids[0], "ip", "-batch", "-"),
-            f"link add {name} type veth peer name eth0 netns {pid}\n"
-            f"link set {name} master {BRIDGE} up\n"
-            f"link set {name} type bridge_slave isolated on\n",
-        )
-        await _run(
-            _in(pid, "ip", "-batch", "-"),
-            f"addr add {address}/{NETWORK.prefixlen} dev eth0\n"
-            "link set eth0 up\n"
-            f"route add default via {GATEWAY}\n",
-        )
+        try:
+            await _run(
+                _in(self._holder, "ip", "-batch", "-"),
+                f"link add {name} type veth peer name eth0 netns {pid}\n"
+                f"link set {name} master {BRIDGE} up\n"
+                f"link set {name} type bridge_slave isolated on\n",
+            )
+            await _run(
+                _in(pid, "ip", "-batch", "-"),
+                f"addr add {address}/{NETWORK.prefixlen} dev eth0\n"
+                "link set eth0 up\n"
+                f"route add default via {GATEWAY}\n",
+            )
+        except BaseException:
+            await self.leave(sandbox_id)
+            raise
 
     async def leave(self, sandbox_id: str) -> None:
-        """Take the way out again; harmless when there is none."""
-        number = self._taken.pop(sandbox_id, None)
-        if number is not None and self.is_up:
-            with contextlib.suppress(OSError):
-                await _run(_in(self._pids[0], "ip", "link", "del", f"v{number}"))
+        """Take the way out again. Raises OSError when it is still there after."""
+        number = self._taken.get(sandbox_id)
+        if number is not None and self.is_up and self._has(f"v{number}"):
+            try:
+                await _run(_in(self._holder, "ip", "link", "del", f"v{number}"))
+            except OSError:
+                if self._has(f"v{number}"):
+                    raise
+        self._taken.pop(sandbox_id, None)
 
-    def adopt(self, numbers: dict[str, int]) -> None:
-        """Find the router of an earlier run; `numbers` are its sandboxes'."""
-        with contextlib.suppress(OSError, ValueError):
-            pids = json.loads(self._state.read_text())
-            self._pids = pids if all(map(_is_ours, pids)) else []
+    def adopt(self, numbers: dict[str, int]) -> bool:
+        """Find the router of an earlier run; `numbers` are its sandboxes'.
+
+        False when it is gone: then each of them has to join again.
+        """
+        with contextlib.suppress(OSError, ValueError, TypeError):
+            self._processes = [
+                (int(pid), int(begun))
+                for pid, begun in json.loads(self._state.read_text())
+            ]
         if self.is_up:
             self._taken = dict(numbers)
+        return self.is_up
 
     def number(self, sandbox_id: str) -> int | None:
         """The sandbox's number on the network, None when it has no way out."""
@@ -117,59 +159,104 @@ class Router:
 
     def stop(self) -> None:
         """End the router. Sandboxes that are still there lose their way out."""
-        for pid in reversed(self._pids):
-            if _is_ours(pid):
-                os.kill(pid, signal.SIGKILL)
-        self._pids = []
+        for pid, begun in reversed(self._processes):
+            if _lives((pid, begun)):
+                os.killpg(pid, signal.SIGKILL)
+        self._processes = []
         self._state.unlink(missing_ok=True)
 
+    def watch(self) -> socket.socket:
+        """Deny the host's new addresses as they come, from now on.
+
+        The caller closes what it gets to stop that.
+        """
+        kind = socket.SOCK_RAW | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
+        changes = socket.socket(socket.AF_NETLINK, kind, socket.NETLINK_ROUTE)
+        changes.bind((0, RTMGRP_IPV4_IFADDR))
+        asyncio.get_running_loop().add_reader(changes, self._changed, changes)
+        return changes
+
+    def _changed(self, changes: socket.socket) -> None:
+        with contextlib.suppress(OSError):  # an overflow means changes as well
+            changes.recv(1 << 16)
+        if self._refreshing is None or self._refreshing.done():
+            self._refreshing = asyncio.create_task(self._deny_host())
+
+    async def _deny_host(self) -> None:
+        """Let nobody reach what this host answers on, as it is now."""
+        while self.is_up and (found := await _own_addresses()) != self._host:
+            elements = ", ".join(found)
+            await _run(
+                _in(self._holder, "nft", "-f", "-"),
+                "flush set inet kode host\n"
+                f"add element inet kode host {{ {elements} }}\n",
+            )
+            self._host = found
+
+    @property
+    def _holder(self) -> int:
+        return self._processes[0][0]
+
+    def _has(self, link: str) -> bool:
+        table = Path(f"/proc/{self._holder}/net/dev")
+        with contextlib.suppress(OSError):
+            return f" {link}:" in table.read_text().replace("\n", "\n ")
+        return False
+
     def _number(self, sandbox_id: str) -> int:
-        used = set(self._taken.values())
-        number = next(n for n in range(2, NETWORK.num_addresses - 1) if n not in used)
-        self._taken[sandbox_id] = number
-        return number
+        if sandbox_id not in self._taken:
+            used = set(self._taken.values())
+            free = (n for n in range(2, NETWORK.num_addresses - 1) if n not in used)
+            self._taken[sandbox_id] = next(free)
+        return self._taken[sandbox_id]
 
     async def _start(self) -> None:
         self.stop()
-        self._taken.clear()
-        holder = _spawn("unshare", "--net", "--", "sleep", "infinity")
-        self._pids = [holder]
-        await _until(lambda: _namespace(holder) != _namespace(os.getpid()))
-        denied = ", ".join([PRIVATE, *_own_addresses()])
-        rules = RULES.format(bridge=BRIDGE, resolver=RESOLVER, denied=denied)
+        tied, tie = os.pipe()
+        try:
+            keeper = ("sh", "-c", KEEPER, "kode-router", str(self._guard))
+            holder = _spawn(("unshare", "--net", "--", *keeper), {tie: TIE})
+            await _until(lambda: _namespace(holder) != _namespace(os.getpid()))
+            self._processes = [(holder, _begun(holder))]
+            await self._configure()
+            helper = _spawn((*HELPER, str(holder), "tap0"), {tied: TIE})
+        finally:
+            os.close(tied)
+            os.close(tie)
+        self._processes.append((helper, _begun(helper)))
+        await _until(lambda: _has_tap(holder))
+        self._state.write_text(json.dumps(self._processes))
+
+    async def _configure(self) -> None:
+        self._host = await _own_addresses()
+        rules = RULES.format(
+            bridge=BRIDGE,
+            resolver=RESOLVER,
+            denied=PRIVATE,
+            host=", ".join(self._host),
+        )
         await _run(
-            _in(holder, "ip", "-batch", "-"),
+            _in(self._holder, "ip", "-batch", "-"),
             "link set lo up\n"
             f"link add {BRIDGE} type bridge\n"
             f"addr add {GATEWAY}/{NETWORK.prefixlen} dev {BRIDGE}\n"
             f"link set {BRIDGE} up\n",
         )
-        await _run(_in(holder, "nft", "-f", "-"), rules)
-        await _run(_in(holder, "sysctl", "-qw", "net.ipv4.ip_forward=1"))
-        helper = _spawn(
-            "slirp4netns",
-            "--configure",
-            "--mtu=1500",
-            "--disable-host-loopback",
-            str(holder),
-            "tap0",
-        )
-        self._pids.append(helper)
-        await _until(lambda: _has_tap(holder))
-        self._state.write_text(json.dumps(self._pids))
+        await _run(_in(self._holder, "nft", "-f", "-"), rules)
+        forward = "echo 1 > /proc/sys/net/ipv4/ip_forward"
+        await _run(_in(self._holder, "sh", "-c", forward))
 
 
-def _spawn(*command: str) -> int:
-    """Start a helper that outlives us; with an empty environment."""
-    process = subprocess.Popen(
-        command,
-        env={"PATH": os.environ.get("PATH", os.defpath)},
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        start_new_session=True,
+def _spawn(command: tuple[str, ...], inherit: dict[int, int]) -> int:
+    """Start a helper that outlives us, in a session and with nothing of ours."""
+    program = shutil.which(command[0], path=PATH)
+    if not program:
+        raise OSError(f"{command[0]} is missing")
+    silent = [(os.POSIX_SPAWN_OPEN, n, "/dev/null", os.O_RDWR, 0) for n in range(3)]
+    ties = [(os.POSIX_SPAWN_DUP2, ours, theirs) for ours, theirs in inherit.items()]
+    return os.posix_spawn(
+        program, command, {"PATH": PATH}, file_actions=[*silent, *ties], setsid=True
     )
-    return process.pid
 
 
 def _in(pid: int, *command: str) -> list[str]:
@@ -211,22 +298,34 @@ def _has_tap(pid: int) -> bool:
     return False
 
 
-def _is_ours(pid: int) -> bool:
-    """Whether the process is a live helper of a router, not one that took its pid."""
+def _begun(pid: int) -> int:
+    """When a process began, in ticks since boot; with the pid it names one process.
+
+    Raises OSError when there is none.
+    """
+    line = Path(f"/proc/{pid}/stat").read_text()
+    return int(line.rpartition(")")[2].split()[19])
+
+
+def _lives(process: tuple[int, int]) -> bool:
+    """Whether the process is there, and not another that got its pid."""
+    pid, begun = process
     with contextlib.suppress(OSError):
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-        return words[0].endswith((b"sleep", b"slirp4netns", b"unshare"))
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+        return _begun(pid) == begun and state != "Z"
     return False
 
 
-def _own_addresses() -> list[str]:
-    """Every IPv4 address of this host outside the private ranges."""
-    done = subprocess.run(
-        ["ip", "-json", "-4", "addr"], capture_output=True, check=False
+async def _own_addresses() -> list[str]:
+    """All that this host takes as itself, of any range: the kernel's own table."""
+    command = ("ip", "-json", "-4", "route", "show", "table", "local", "type", "local")
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.DEVNULL,
     )
-    found = set()
-    for link in json.loads(done.stdout or b"[]"):
-        for entry in link.get("addr_info", ()):
-            if ipaddress.ip_address(entry["local"]).is_global:
-                found.add(entry["local"])
-    return sorted(found)
+    output, _ = await process.communicate()
+    if process.returncode:
+        raise OSError("the addresses of this host are not known")
+    return sorted({str(route["dst"]) for route in json.loads(output or b"[]")})

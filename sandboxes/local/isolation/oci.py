@@ -1,11 +1,13 @@
 """The OCI configuration of one sandbox: everything that confines it, as data."""
 
 import json
+import resource
 from pathlib import Path
 from typing import Any
 
 from sandboxes.local.contract import Limits
 
+from . import cgroups
 from .interpreter import HOME, PYTHON_ARGV
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
@@ -27,7 +29,10 @@ CAPABILITIES = [
         "SETFCAP",
     ]
 ]
-# Docker's list, with all that mounts, traces or reaches the kernel taken out.
+# Docker's list without what mounts, makes namespaces or keys. Of sockets only unix,
+# IPv4, IPv6 and netlink: vsock, for one, belongs to no network namespace and would
+# reach the machine that hosts this one. 64-bit calls only: `socketcall` of 32 bits
+# hides the family from the filter.
 SECCOMP = json.loads((Path(__file__).parent / "seccomp.json").read_text())
 MASKED = [
     *(
@@ -52,6 +57,7 @@ READ_ONLY = [f"/proc/{name}" for name in ["bus", "fs", "irq", "sys", "sysrq-trig
 _SEALED = ["nosuid", "noexec", "nodev"]
 IDS_PER_SANDBOX = 65536
 MAX_SHM_MB = 64
+MAX_FILES = 65536  # of one process; never above our own hard limit
 
 
 def config(
@@ -102,6 +108,7 @@ def config(
 
 
 def _process(timeout_s: float) -> dict[str, Any]:
+    files = min(MAX_FILES, resource.getrlimit(resource.RLIMIT_NOFILE)[1])
     return {
         "user": {"uid": 0, "gid": 0},
         "args": [*PYTHON_ARGV, f"{HOME}/init.py"],
@@ -112,17 +119,24 @@ def _process(timeout_s: float) -> dict[str, Any]:
         ),
         "noNewPrivileges": False,
         "oomScoreAdj": 100,
-        "rlimits": [{"type": "RLIMIT_CORE", "soft": 0, "hard": 0}],
+        "rlimits": [
+            {"type": "RLIMIT_CORE", "soft": 0, "hard": 0},
+            {"type": "RLIMIT_NOFILE", "soft": files, "hard": files},
+        ],
     }
 
 
 def _resources(cgroup: str, limits: Limits) -> dict[str, Any]:
     """Limits; no `devices` rule: it loads a program that a user namespace may not."""
+    memory_bytes = limits.memory_mb << 20
+    memory = {"limit": memory_bytes}
+    if cgroups.counts_swap():
+        memory["swap"] = memory_bytes  # of both together: nothing is swapped
     return {
         "cgroupsPath": cgroup,
         "resources": {
             "pids": {"limit": limits.pids},
-            "memory": {"limit": limits.memory_mb << 20},
+            "memory": memory,
             "cpu": {"quota": int(limits.cpus * 100_000), "period": 100_000},
         },
     }

@@ -1,7 +1,9 @@
 """Calls of crun (or runc) with nothing of our environment."""
 
 import asyncio
+import json
 import os
+import select
 import shutil
 from pathlib import Path
 
@@ -12,8 +14,17 @@ class OciRuntime:
     """The container runtime of this machine, with its state in one folder."""
 
     def __init__(self, state: Path, log: Path) -> None:
-        self._program = shutil.which("crun") or shutil.which("runc") or ""
+        program = shutil.which("crun", path=PATH) or shutil.which("runc", path=PATH)
+        self._program = program or ""
         self._state, self._log = state, log
+        self.limited = False  # whether it makes cgroups
+
+    async def all(self) -> dict[str, tuple[str, int]]:
+        """State (running, paused, stopped) and pid here of each container, by id."""
+        listed = json.loads(await self.call("list", "--format", "json") or "null")
+        return {
+            entry["id"]: (entry["status"], int(entry["pid"])) for entry in listed or ()
+        }
 
     async def call(self, *words: str, inherit: int | None = None) -> str:
         """Run a command of it; what it printed. Raises OSError with its words.
@@ -22,10 +33,12 @@ class OciRuntime:
         """
         command = [self._program, f"--root={self._state}", f"--log={self._log}"]
         if self._program.endswith("crun"):
-            command.append("--cgroup-manager=cgroupfs")
+            manager = "cgroupfs" if self.limited else "disabled"
+            command.append(f"--cgroup-manager={manager}")
         try:
             return await _run([*command, *words], inherit)
         except OSError as error:
+            # The last words of the log; of calls at the same time, one of them.
             lines = self._log.read_text(errors="replace").strip().splitlines()
             detail = lines[-1] if lines else ""
             raise OSError(f"{error} {detail}".strip()) from error
@@ -50,7 +63,8 @@ async def _run(command: list[str], inherit: int | None) -> str:
     try:
         environment = {"PATH": PATH}
         pid = os.posix_spawn(command[0], command, environment, file_actions=actions)
-        code = await _ended(pid)
+        # Waited for even if nobody wants it: a container half made is no use.
+        code = await asyncio.shield(asyncio.ensure_future(_ended(pid)))
         text = os.pread(output, 1 << 20, 0).decode(errors="replace")
     finally:
         os.close(output)
@@ -62,13 +76,32 @@ async def _run(command: list[str], inherit: int | None) -> str:
 
 async def _ended(pid: int) -> int:
     """The exit code of a child of ours, without a thread or a signal handler."""
+    process = os.pidfd_open(pid)
+    try:
+        await end_of(process)
+    finally:
+        os.close(process)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+
+
+async def end_of(process: int) -> None:
+    """Return when the process of a pidfd has ended."""
     loop = asyncio.get_running_loop()
-    descriptor = os.pidfd_open(pid)
-    done = loop.create_future()
-    loop.add_reader(descriptor, lambda: done.done() or done.set_result(None))
+    done: asyncio.Future[None] = loop.create_future()
+
+    def wake() -> None:
+        if not done.done():
+            done.set_result(None)
+
+    loop.add_reader(process, wake)
     try:
         await done
     finally:
-        loop.remove_reader(descriptor)
-        os.close(descriptor)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        loop.remove_reader(process)
+
+
+def has_ended(process: int) -> bool:
+    """Whether the process of a pidfd has ended."""
+    poll = select.poll()
+    poll.register(process, select.POLLIN)
+    return bool(poll.poll(0))

@@ -1,6 +1,6 @@
 """Who holds what: root stays with a small launcher, the server gives it up."""
 
-import ctypes
+import logging
 import os
 import shutil
 import signal
@@ -16,6 +16,7 @@ from .oci import PATH
 
 # The server's user where root starts it; has no account and owns nothing else.
 SERVER_ID = 65532
+logger = logging.getLogger(__name__)
 _INSIDE = "KODE_RUNTIME_UNSHARED"
 
 
@@ -62,13 +63,24 @@ def fork_launcher(serve: Callable[[socket.socket], None]) -> socket.socket:
     try:
         os.environ.clear()
         os.environ["PATH"] = PATH
+        _close_others(theirs.fileno())
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)
-        ctypes.CDLL(None).prctl(15, b"kode-launcher", 0, 0, 0)
+        syscalls.prctl(syscalls.PR_SET_NAME, b"kode-launcher")
         serve(theirs)
         code = 0
+    except Exception:
+        logger.exception("the launcher failed")
     finally:
         os._exit(code)
+
+
+def _close_others(kept: int) -> None:
+    """Hold no descriptor of whoever started us: helpers and sandboxes outlive him."""
+    null = os.open("/dev/null", os.O_RDWR)
+    os.dup2(null, 0)
+    os.closerange(3, kept)
+    os.closerange(kept + 1, 1 << 20)
 
 
 def server_id(root: Path) -> int:
@@ -86,6 +98,7 @@ def give_up_root(uid: int, needed: list[Path]) -> None:
     namespace of our own such folders are covered, and only what is needed shows.
     """
     if not probe.is_root():
+        syscalls.drop_capabilities()
         return
     syscalls.private_mounts()
     for _ in range(16):
@@ -94,6 +107,7 @@ def give_up_root(uid: int, needed: list[Path]) -> None:
     os.setgroups([])
     os.setresgid(uid, uid, uid)
     os.setresuid(uid, uid, uid)
+    syscalls.drop_capabilities()
 
 
 def _uncover(needed: list[Path]) -> bool:

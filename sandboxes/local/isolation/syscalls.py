@@ -13,9 +13,10 @@ _libc = ctypes.CDLL(None, use_errno=True)
 
 CLONE_NEWNS = 0x00020000
 CLONE_NEWUSER = 0x10000000
-MS_BIND, MS_REC, MS_PRIVATE = 4096, 16384, 1 << 18
+MS_NODEV, MS_BIND, MS_REC, MS_PRIVATE = 4, 4096, 16384, 1 << 18
 MNT_DETACH = 2
-PR_SET_PDEATHSIG, PR_SET_DUMPABLE = 1, 4
+PR_SET_PDEATHSIG, PR_SET_NAME = 1, 15
+PR_SET_CHILD_SUBREAPER, PR_SET_NO_NEW_PRIVS = 36, 38
 _AT_FDCWD, _AT_EMPTY_PATH = -100, 0x1000
 _OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442
 _OPEN_TREE_CLONE = 1
@@ -36,10 +37,18 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), "unshare")
 
 
-def prctl(option: int, value: int) -> None:
+def prctl(option: int, value: int | bytes) -> None:
     """Set one property of this process."""
-    arguments = (ctypes.c_ulong(value), *(ctypes.c_ulong(0) for _ in range(3)))
-    _check(_libc.prctl(option, *arguments), "prctl")
+    first = ctypes.c_ulong(value) if isinstance(value, int) else value
+    rest = (ctypes.c_ulong(0) for _ in range(3))
+    _check(_libc.prctl(option, first, *rest), "prctl")
+
+
+def drop_capabilities() -> None:
+    """Hold no capability from now on, nor get one by starting a program."""
+    prctl(PR_SET_NO_NEW_PRIVS, 1)
+    header = struct.pack("Ii", _CAPABILITY_V3, 0)
+    _check(_libc.capset(header, bytes(24)), "capset")
 
 
 def mount(source: str, target: Path, kind: str, flags: int = 0, data: str = "") -> None:
