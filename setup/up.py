@@ -33,7 +33,7 @@ TRIES = 3
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 RUNTIME_NEEDS = (
     *("PATH", "HOME", "USER", "LANG", "TMPDIR", "XDG_RUNTIME_DIR"),
-    *("KODE_DATA", "PYTHONUNBUFFERED"),
+    *("KODE_DATA", "PYTHONUNBUFFERED", "LD_LIBRARY_PATH"),
 )
 APPS = ("kode_web", "sandboxes", "agents")
 NO_BACKEND = "no sandbox can run: no container runtime here, and no E2B_API_KEY"
