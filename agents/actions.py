@@ -229,7 +229,7 @@ def lend(run: Run) -> Sandbox:
     if sandbox.state in (State.KILLING, State.GONE):
         raise Gone("It has ended, and the files in it are lost.")
     if sandbox.state == State.FAILED:
-        raise Gone(f"It could not be made: {sandbox.error or 'no reason was given'}.")
+        raise Gone(f"It could not be made. {sandbox.error}".strip())
     sandbox_actions.touch(sandbox)
     return sandbox
 

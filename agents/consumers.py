@@ -7,6 +7,7 @@ import logging
 from urllib.parse import parse_qs
 
 from channels.db import database_sync_to_async
+from django.core.exceptions import PermissionDenied
 from django.http import Http404
 
 from kode_web.sockets import NOT_FOUND, RowSocket
@@ -46,7 +47,7 @@ class AgentConsumer(RowSocket):
     async def _follow(self) -> None:
         try:
             await self._send_all(_since(self.scope["query_string"]))
-        except Http404:
+        except (Http404, PermissionDenied):
             await self.close(NOT_FOUND)
         except Exception:  # the outermost frame of this task
             logger.exception("the socket of agent %s failed", self.row.code)

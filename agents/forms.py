@@ -39,9 +39,10 @@ class NewAgent(forms.Form):
         widget=forms.Select(attrs={"class": "input"}),
     )
     mode = forms.ChoiceField(
-        choices=[("", "As the template says"), *Mode.choices],
+        choices=[("auto", "Auto"), ("approval", "Approval"), ("readonly", "Read only")],
+        initial=Mode.APPROVAL,
         required=False,
-        widget=forms.Select(attrs={"class": "input"}),
+        widget=forms.RadioSelect,
     )
 
     def __init__(self, user: User, team: Team, *args: Any, **kwargs: Any) -> None:

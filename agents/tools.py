@@ -178,8 +178,6 @@ class Toolbox:
             while True:
                 sandbox = await database_sync_to_async(actions.lend)(self._run)
                 if sandbox.is_running:
-                    if has_waited:
-                        self._writer.put("sandbox")
                     return sandbox
                 has_waited = True
                 if time.monotonic() > deadline:
@@ -189,6 +187,9 @@ class Toolbox:
             raise ToolFailed(f"There is no sandbox: {error}") from error
         except SandboxError as error:
             raise ToolFailed(f"There is no sandbox: {error}") from error
+        finally:
+            if has_waited:
+                self._writer.put("sandbox")
 
     async def _run_command(
         self, sandbox: Sandbox, cmd: str, timeout_s: int, output: Output

@@ -38,7 +38,9 @@ def _changed(request: HttpRequest, agent: Agent) -> HttpResponse:
 def index(request: HttpRequest) -> HttpResponse:
     """The agents that the person sees, newest use first."""
     seen = access.visible(request.user, Agent).filter(ended_at=None)
-    agents = seen.order_by("-used_at").select_related("owner", "sandbox")[:LISTED]
+    agents = seen.order_by("-used_at").select_related("owner", "sandbox", "team")[
+        :LISTED
+    ]
     return page(request, "agents/list.html", "rows", {"agents": agents})
 
 
@@ -48,12 +50,13 @@ def new(request: HttpRequest) -> HttpResponse:
     """Start an agent; the form's fields may come from a link or the home page."""
     user = _user(request)
     posted = request.POST if request.method == "POST" else None
-    slug = (posted or {}).get("team") or request.GET.get("team")
+    slug = request.POST.get("team") or request.GET.get("team")
     team = access.team_for(user, slug, create=True)
     form = NewAgent(user, team, posted, initial=request.GET.dict())
     if posted is None or not form.is_valid():
-        context = {"form": form, "choice": model.choose()}
-        return page(request, "agents/new.html", "form", context)
+        teams = access.teams_to_create_in(user)
+        context = {"form": form, "choice": model.choose(), "team": team, "teams": teams}
+        return page(request, "agents/new.html", context=context)
     data = form.cleaned_data
     if data["sandbox"] is not None:
         access.get(user, Sandbox, data["sandbox"].code, May.DRIVE)
@@ -158,6 +161,6 @@ def dispose(request: HttpRequest, code: str) -> HttpResponse:
     if request.method == "GET":
         has_live = sandbox is not None and sandbox.is_alive
         context = {"agent": agent, "can_dispose_sandbox": owns and has_live}
-        return page(request, "agents/dispose.html", context=context)
+        return page(request, "agents/dispose.html", "ask", context)
     actions.dispose(user, agent, with_sandbox=with_sandbox)
     return redirect("agents:list")

@@ -15,13 +15,20 @@ VERBS = {
     "todo_read": "Read the list",
     "todo_write": "Set the list",
 }
+INTENTS = {"bash_run": "runs a command", "fs_write": "writes a file"}
 ICONS = {"bash_run": "terminal", "fs_read": "file", "fs_write": "diff"}
 
 
 @register.filter
 def verb(call: ToolCall) -> str:
-    """What it does."""
+    """What it did."""
     return VERBS.get(call.name, call.name)
+
+
+@register.filter
+def intent(call: ToolCall) -> str:
+    """What it would do."""
+    return INTENTS.get(call.name, call.name)
 
 
 @register.filter

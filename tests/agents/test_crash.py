@@ -27,7 +27,7 @@ from sandboxes import gateway
 
 from .fake_openai import FakeOpenAI, fake_openai
 
-ROOT = Path.cwd()
+ROOT = Path(__file__).resolve().parents[2]
 pytestmark = pytest.mark.django_db(transaction=True)
 
 

@@ -56,7 +56,7 @@ def test_the_page_shows_chat_and_composer(house, agent) -> None:
     html = browser(house.bob).get(url("detail", agent)).text
     assert "Count the files" in html
     assert f'data-url="/ws/agents/{agent.code}/"' in html
-    assert f'data-since="{agent.events.count()}"' in html
+    assert f'data-seq="{agent.events.count()}"' in html
     assert 'name="text"' in html
 
 

@@ -6,7 +6,7 @@ import { GONE, NOT_FOUND, SIGNED_OUT, Socket, socketUrl } from "../socket.js";
 const root = document.querySelector("[data-agent]");
 const status = document.querySelector("[data-agent-status]");
 const refused = document.getElementById("refused");
-let since = Number(root.dataset.since);
+let since = Number(root.dataset.seq);
 
 const ENDS = {
   [SIGNED_OUT]: "You are signed out. Reload to sign in again.",
@@ -19,7 +19,7 @@ new Socket({
   message: ({ seq, changes }) => {
     draw(changes);
     since = seq;
-    document.documentElement.dataset.agentSeq = seq;
+    root.dataset.seq = seq;
   },
   state: (name, code) => {
     if (name === "open") status.textContent = "";
