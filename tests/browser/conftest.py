@@ -17,7 +17,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, sync_playwright
+from playwright.sync_api import (
+    Browser,
+    BrowserContext,
+    Locator,
+    Page,
+    sync_playwright,
+)
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "test-results"
@@ -44,6 +50,12 @@ def chromium() -> str:
     pytest.skip("no Chromium here: install it, or set KODE_CHROMIUM")
 
 
+def own_environment() -> dict[str, str]:
+    """The environment of a person's shell: nothing of this test run."""
+    ours = ("KODE_", "DJANGO_", "PYTEST_")
+    return {k: v for k, v in os.environ.items() if not k.startswith(ours)}
+
+
 @dataclass
 class Product:
     """A running Kode Web with a data folder of its own."""
@@ -67,7 +79,7 @@ class Product:
 
     def manage(self, *command: str) -> str:
         """Run a management command on the product's own data."""
-        env = os.environ | {"KODE_DATA": str(self.data), "KODE_SITE_URL": self.url}
+        env = own_environment() | {"KODE_DATA": str(self.data), "KODE_SITE_URL": self.url}
         done = subprocess.run(
             [sys.executable, "manage.py", *command],
             cwd=ROOT,
@@ -100,6 +112,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
     process = subprocess.Popen(
         [sys.executable, "-m", "setup", "up", "--port", "0", "--data", str(data)],
         cwd=ROOT,
+        env=own_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
@@ -117,6 +130,9 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
             process.wait(60)
         if process.poll() is None:
             process.kill()
+            process.wait()
+        assert process.stdout is not None
+        process.stdout.close()
         SHOTS.mkdir(exist_ok=True)
         (SHOTS / "product.log").write_text("".join(product.lines))
 
@@ -171,6 +187,18 @@ def page(signed_in: BrowserContext) -> Iterator[Page]:
     page.close()
     assert not outside
     assert not broken
+
+
+def screen(page: Page) -> Locator:
+    """The characters that the terminal shows."""
+    return page.locator(".xterm-rows").first
+
+
+def type_line(page: Page, text: str) -> None:
+    """Type into the terminal and press Enter."""
+    page.locator(".xterm-helper-textarea").first.focus()
+    page.keyboard.type(text)
+    page.keyboard.press("Enter")
 
 
 @pytest.fixture

@@ -1,13 +1,12 @@
 """The five journeys of a developer, in a real browser against the real product."""
 
 import re
-import signal
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Locator, Page, expect
+from playwright.sync_api import Page, expect
 
-from .conftest import Product, end_process, screen, type_line
+from .conftest import Product, screen, type_line
 
 type Shot = Callable[[Page, str], None]
 
@@ -22,8 +21,15 @@ def terminal(page: Page, product: Product) -> Iterator[Page]:
     home = page.url
     yield page
     page.goto(home)
-    csrf = page.evaluate("JSON.parse(document.body.getAttribute('hx-headers'))")
-    page.request.post(f"{home}dispose/", headers={**csrf, "Referer": home})
+    dispose(page)
+
+
+def dispose(page: Page) -> None:
+    """Dispose the sandbox of this page by its dialog."""
+    page.get_by_role("button", name="Dispose").first.click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog.get_by_role("link", name="Download")).to_be_visible()
+    dialog.get_by_role("button", name="Dispose").click()
 
 
 def test_one_click_leads_to_a_prompt_that_answers(terminal: Page, shot: Shot) -> None:
