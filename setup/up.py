@@ -27,7 +27,7 @@ from setup import assets, machine
 from setup.errors import SetupError
 from setup.supervisor import Part, Supervisor
 
-# A part that ends this often before it ever answered is not waited for.
+# A web process that ends this often before it ever answered is given up.
 TRIES = 3
 # Our own processes are never asked through a proxy.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
@@ -177,23 +177,45 @@ class Launch:
             part.kill()
 
     async def _work(self) -> int:
-        if self.plan.local:
-            self.supervisor.start("runtime", runtime_env(self.env))
-        await asyncio.gather(asyncio.to_thread(assets.build), self._migrate())
+        local, *_ = await asyncio.gather(
+            self._start_runtime(), asyncio.to_thread(assets.build), self._migrate()
+        )
+        if self.check and not local and not self.env.get("E2B_API_KEY"):
+            raise SetupError("no sandbox can run here (see above)")
         web = self.supervisor.start("web", self.env)
         self.supervisor.start("agents", self.env)
         link = asyncio.create_task(self._manage("signinlink"))
         host = self.env["KODE_SITE_URL"].partition("://")[2].partition("/")[0]
-        await self._answers(web, f"{_address(self.plan)}/healthz", host)
-        local = self.plan.local and await self._local_answers()
+        await self._answers(web, f"{_address(self.plan)}/healthz", host, tries=TRIES)
         if self.check:
             link.cancel()
-            if not local and not self.env.get("E2B_API_KEY"):
-                raise SetupError("no sandbox can run here (see above)")
             return await self._check_sandbox()
         self._greet((await link).strip(), local=local)
         await self.ended.wait()
         return 0
+
+    async def _start_runtime(self) -> bool:
+        """Start the local runtime; if it can't run here, the rest does without it."""
+        if not self.plan.local:
+            return False
+        part = self.supervisor.start("runtime", runtime_env(self.env))
+        url = self.env["KODE_RUNTIME_URL"]
+        try:
+            host = url.partition("://")[2]
+            await self._answers(part, f"{url}/health", host, tries=1)
+            key = Path(self.env["KODE_RUNTIME_KEY_FILE"]).read_text().strip()
+            if trouble := await asyncio.to_thread(local_trouble, url, key):
+                raise SetupError(f"no sandboxes on this machine: {trouble}")
+        except SetupError as error:
+            print(f"kode: {error}", file=sys.stderr)
+            await part.stop()
+            self.env = {
+                name: value
+                for name, value in self.env.items()
+                if not name.startswith("KODE_RUNTIME_")
+            }
+            return False
+        return True
 
     async def _migrate(self) -> None:
         """Bring the database up to date, unless a stamp says that it is."""
@@ -226,10 +248,10 @@ class Launch:
             raise SetupError(f"`manage.py {command[0]}` failed (see above).")
         return output.decode()
 
-    async def _answers(self, part: Part, url: str, host: str) -> None:
+    async def _answers(self, part: Part, url: str, host: str, *, tries: int) -> None:
         """Wait until the part answers at the address, asked for by that host name."""
         while not await asyncio.to_thread(_is_healthy, url, host):
-            if part.crashes >= TRIES:
+            if part.crashes >= tries:
                 raise SetupError(f"the {part.name} process does not start (see above).")
             await asyncio.sleep(0.05)
 
@@ -237,19 +259,6 @@ class Launch:
         """Run a command through a sandbox; its output is our answer."""
         print(await self._manage("checksandbox"), end="")
         return 0
-
-    async def _local_answers(self) -> bool:
-        """Wait for the runtime; without it the rest goes on, and says so."""
-        runtime, url = self.supervisor.parts["runtime"], self.env["KODE_RUNTIME_URL"]
-        try:
-            await self._answers(runtime, f"{url}/health", url.partition("://")[2])
-            key = Path(self.env["KODE_RUNTIME_KEY_FILE"]).read_text().strip()
-            if trouble := await asyncio.to_thread(local_trouble, url, key):
-                raise SetupError(f"no sandboxes on this machine: {trouble}")
-        except SetupError as error:
-            print(f"kode: {error}", file=sys.stderr)
-            return False
-        return True
 
     def _greet(self, link: str, *, local: bool) -> None:
         """Say where it is and how to come in."""
