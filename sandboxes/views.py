@@ -82,17 +82,13 @@ def index(request: HttpRequest) -> HttpResponse:
     rows = seen.filter(state__in=SHOWN[show][1])
     if text:
         rows = rows.filter(name__icontains=text)
-    found = list(rows.recent().select_related("owner", "team")[:LISTED])
-    for row in found:
-        row.can_manage = May.MANAGE in access.rights(  # type: ignore[attr-defined]
-            request.user, row
-        )
+    found = list(rows.order_by("-used_at").select_related("owner", "team")[:LISTED])
     views = [
         (name, words, seen.filter(state__in=states).count())
         for name, (words, states) in SHOWN.items()
     ]
     context = {
-        "sandboxes": found,
+        "sandboxes": _with_rights(user_of(request), found),
         "views": views,
         "show": show,
         "q": text,
@@ -102,13 +98,23 @@ def index(request: HttpRequest) -> HttpResponse:
     return page(request, "sandboxes/list.html", "rows", context)
 
 
+def _with_rights(user: User, rows: list[Sandbox]) -> list[tuple[Sandbox, bool]]:
+    """Each row and whether the person manages it; asks once for each kind of row."""
+    known: dict[tuple[int, bool], bool] = {}
+    for row in rows:
+        kind = (row.team_id, row.owner_id == user.pk)
+        if kind not in known:
+            known[kind] = May.MANAGE in access.rights(user, row)
+    return [(row, known[row.team_id, row.owner_id == user.pk]) for row in rows]
+
+
 @login_required
 @require_http_methods(["GET", "POST"])
 def new(request: HttpRequest) -> HttpResponse:
     """Make a sandbox with settings of its own, and open a terminal in it."""
     user = user_of(request)
     posted = request.POST if request.method == "POST" else None
-    team = access.team_for(user, (posted or {}).get("team"), create=True)
+    team = access.team_for(user, request.POST.get("team"), create=True)
     backends = [(one.name, one.title) for one in gateway.backends().values()]
     form = NewSandbox(
         posted,
@@ -121,7 +127,7 @@ def new(request: HttpRequest) -> HttpResponse:
             "form": form,
             "team": team,
             "teams": user.teams.all(),
-            "key": (posted or {}).get("key") or new_code(),
+            "key": _key(request),
             "running": Sandbox.objects.filter(team=team).holding().count(),
             "limit": conf.MAX_RUNNING_SANDBOXES,
         }

@@ -35,6 +35,8 @@ SENTENCES = {
     "sandbox.gone": "The sandbox ended",
     "terminal.opened": "opened a terminal",
     "terminal.closed": "closed a terminal",
+    "file.downloaded": "downloaded a file",
+    "file.exported": "downloaded a folder",
 }
 
 
