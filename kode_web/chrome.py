@@ -4,13 +4,15 @@ from functools import cached_property
 from typing import Any
 
 from django.conf import settings
+from django.db.models import Count, Q
 from django.http import HttpRequest
 
 from agents import model
 from agents.models import Agent
 from kode_web.teams import access
+from kode_web.teams.accounts import is_open
 from kode_web.teams.models import Team, User
-from sandboxes.models import ALIVE, Sandbox, State
+from sandboxes.models import ALIVE, HOLDING, Sandbox, State
 
 THEMES = frozenset({"light", "dark"})
 RECENT = 5
@@ -24,8 +26,11 @@ class Rail:
 
     @cached_property
     def team(self) -> Team:
-        """The person's own team."""
-        return access.own_team(self.user)
+        """Of the teams he makes things in, the one whose quota is used most."""
+        teams = access.teams_to_create_in(self.user)
+        holding = Count("sandboxes", filter=Q(sandboxes__state__in=HOLDING))
+        busiest = teams.annotate(holding=holding).order_by("-holding", "pk").first()
+        return busiest or access.own_team(self.user)
 
     @cached_property
     def running(self) -> int:
@@ -34,7 +39,7 @@ class Rail:
 
     @cached_property
     def holding(self) -> int:
-        """Sandboxes that use the quota of his own team."""
+        """Sandboxes that use that team's quota."""
         return Sandbox.objects.filter(team=self.team).holding().count()
 
     @property
@@ -76,7 +81,10 @@ class Rail:
 def chrome(request: HttpRequest) -> dict[str, Any]:
     """The context of base.html; the theme is there for strangers too."""
     theme = request.COOKIES.get("theme", "")
-    context: dict[str, Any] = {"theme": theme if theme in THEMES else ""}
+    context: dict[str, Any] = {
+        "theme": theme if theme in THEMES else "",
+        "can_sign_up": is_open,
+    }
     user = getattr(request, "user", None)
     if user is None or not user.is_authenticated:
         return context

@@ -20,11 +20,16 @@ class Adapter(DefaultAccountAdapter):  # type: ignore[misc]  # allauth has no ty
     """allauth's rules where ours differ."""
 
     def is_open_for_signup(self, request: HttpRequest) -> bool:
-        """Open by setting, and to the very first person.
+        """As `is_open` says."""
+        return is_open()
 
-        Whoever is let in runs code on this machine, so nobody else comes by himself.
-        """
-        return bool(settings.SIGNUP_OPEN) or not User.objects.exists()
+
+def is_open() -> bool:
+    """Whether someone may make an account: by setting, or the very first person.
+
+    Whoever is let in runs code on this machine, so nobody else comes by himself.
+    """
+    return bool(settings.SIGNUP_OPEN) or not User.objects.exists()
 
 
 def first_admin() -> User:

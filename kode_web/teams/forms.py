@@ -19,7 +19,13 @@ class NewTeam(forms.Form):
     name = forms.CharField(
         label="Name of the new team",
         max_length=80,
-        widget=forms.TextInput({"class": "input", "autocomplete": "off"}),
+        widget=forms.TextInput(
+            {
+                "class": "input",
+                "autocomplete": "off",
+                "placeholder": "Name of a new team",
+            }
+        ),
     )
 
 
