@@ -257,7 +257,7 @@ class Launch:
 
     async def _check_sandbox(self) -> int:
         """Run a command through a sandbox; its output is our answer."""
-        print(await self._manage("checksandbox"), end="")
+        print(await self._manage("checksandbox"), end="", flush=True)
         return 0
 
     def _greet(self, link: str, *, local: bool) -> None:
