@@ -24,26 +24,36 @@ KEPT_EXITS = 1024
 # Above PID 1's own score: when memory ends the kernel takes a command first.
 COMMAND_OOM_SCORE = b"600"
 TIOCSPTLCK, TIOCGPTN, TIOCSWINSZ = 0x40045431, 0x80045430, 0x5414
-DEFAULT_SIGNALS = (
-    _signal.SIGPIPE,
-    _signal.SIGCHLD,
-    _signal.SIGXFSZ,
-    _signal.SIGTERM,
-    _signal.SIGINT,
-    _signal.SIGHUP,
+# What Python or we ignore, for a command to have as usual.
+DEFAULT_SIGNALS = tuple(
+    getattr(_signal, f"SIG{name}")
+    for name in ("PIPE", "CHLD", "XFSZ", "TERM", "INT", "HUP")
 )
 
-running = set()  # pids of commands
-ended = {}  # pid -> exit code, negative for a signal
-waiting = {}  # pid -> [(connection, request)]
-dials = {}  # descriptor -> (socket, connection, request)
-connections = {}  # descriptor -> socket
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+Asker = tuple[_socket.socket, bytes]  # a connection and its request
+Action = tuple[int, ...] | tuple[int, int, str, int, int]  # of posix_spawn
+
+running: set[int] = set()  # pids of commands
+ended: dict[int, int] = {}  # pid -> exit code, negative for a signal
+waiting: dict[int, list[Asker]] = {}  # pid -> who asked
+dials: dict[int, tuple[_socket.socket, Asker, int]] = {}
+connections: dict[int, _socket.socket] = {}  # by descriptor
 poll = select.poll()
 deadline = time.monotonic() + float(posix.environ.get(b"KODE_TTL", b"300"))
 
 
-def answer(connection, request, code, value=0, fds=()):
+def answer(
+    who: Asker,
+    code: int,
+    value: int = 0,
+    fds: tuple[int, ...] = (),
+) -> None:
     """Send an answer; a runtime that went away is not our concern."""
+    connection, request = who
     packet = b"\0".join((request, str(code).encode(), str(value).encode()))
     rights = b"".join(fd.to_bytes(4, "little") for fd in fds)
     extra = [(_socket.SOL_SOCKET, _socket.SCM_RIGHTS, rights)] if fds else []
@@ -53,7 +63,7 @@ def answer(connection, request, code, value=0, fds=()):
         pass
 
 
-def receive(connection):
+def receive(connection: _socket.socket) -> tuple[bytes, list[int]]:
     """One packet and its descriptors."""
     packet, extra, _, _ = connection.recvmsg(
         PACKET_BYTES, _socket.CMSG_SPACE(4 * MAX_FDS), _socket.MSG_CMSG_CLOEXEC
@@ -66,7 +76,7 @@ def receive(connection):
     return packet, fds
 
 
-def find_program(name, environment):
+def find_program(name: bytes, environment: dict[bytes, bytes]) -> bytes:
     """The path of a program, looked up in the command's own PATH."""
     if b"/" in name:
         return name
@@ -77,7 +87,7 @@ def find_program(name, environment):
     return name
 
 
-def open_terminal(size, uid):
+def open_terminal(size: bytes, uid: int) -> tuple[int, list[Action]]:
     """A new terminal: its master and what makes it descriptors 0, 1 and 2."""
     master = posix.open("/dev/ptmx", posix.O_RDWR | posix.O_NOCTTY | posix.O_CLOEXEC)
     fcntl.ioctl(master, TIOCSPTLCK, bytes(4))
@@ -94,12 +104,19 @@ def open_terminal(size, uid):
     ]
 
 
-def spawn(arguments, environment, cwd, uid, gid, groups, actions):
+def spawn(
+    arguments: list[bytes],
+    environment: dict[bytes, bytes],
+    cwd: bytes,
+    ids: tuple[int, int, list[int]],
+    actions: list[Action],
+) -> int:
     """Start a command as a user.
 
     The real ids are changed around the spawn, which then makes them the child's
     (resetids); this process has one thread, so nobody else sees them.
     """
+    uid, gid, groups = ids
     try:
         posix.setgroups(groups)
         posix.setresgid(gid, 0, 0)
@@ -122,31 +139,36 @@ def spawn(arguments, environment, cwd, uid, gid, groups, actions):
         posix.chdir("/")
 
 
-def do_exec(connection, request, fds, uid, gid, groups, cwd, size, count, *rest):
-    """exec: start a command; answers its pid and, with a size, its terminal."""
-    uid, gid, count = int(uid), int(gid), int(count)
+def do_exec(who: Asker, fds: list[int], *fields: bytes) -> None:
+    """exec: uid, gid, groups, cwd, size, number of arguments, arguments, environment.
+
+    Starts a command; answers its pid and, with a size, its terminal.
+    """
+    groups, cwd, size = fields[2:5]
+    uid, gid, count, rest = int(fields[0]), int(fields[1]), int(fields[5]), fields[6:]
     environment = dict(pair.split(b"=", 1) for pair in rest[count:])
     members = [int(group) for group in groups.split(b",") if group]
-    masters = []
+    masters: list[int] = []
     try:
         if size:
             master, actions = open_terminal(size, uid)
             masters.append(master)
         else:
             actions = place(fds)
-        pid = spawn(list(rest[:count]), environment, cwd, uid, gid, members, actions)
+        ids = (uid, gid, members)
+        pid = spawn(list(rest[:count]), environment, cwd, ids, actions)
         ended.pop(pid, None)
         running.add(pid)
         score(pid)
-        answer(connection, request, 0, pid, masters)
+        answer(who, 0, pid, tuple(masters))
     finally:
         for master in masters:
             posix.close(master)
 
 
-def place(fds):
+def place(fds: list[int]) -> list[Action]:
     """Make the descriptors the child's 0, 1, 2, ... whatever their numbers are."""
-    high = []
+    high: list[Action] = []
     for number, fd in enumerate(fds):
         if fd < len(fds):
             # Below the targets it could be overwritten before its turn.
@@ -158,113 +180,127 @@ def place(fds):
     return high
 
 
-def score(pid):
+def score(pid: int) -> None:
     """Let the kernel pick the command before PID 1 when memory is short."""
     try:
-        fd = posix.open("/proc/" + str(pid) + "/oom_score_adj", posix.O_WRONLY)
+        fd = posix.open(f"/proc/{pid}/oom_score_adj", posix.O_WRONLY)
     except OSError:
         return
     try:
         posix.write(fd, COMMAND_OOM_SCORE)
     except OSError:
         pass
-    finally:
-        posix.close(fd)
+    posix.close(fd)
 
 
-def children(pid):
+def children(pid: int) -> list[int]:
     """Pids of the direct children."""
-    path = "/proc/" + str(pid) + "/task/" + str(pid) + "/children"
     try:
-        fd = posix.open(path, posix.O_RDONLY)
+        fd = posix.open(f"/proc/{pid}/task/{pid}/children", posix.O_RDONLY)
     except OSError:
         return []
     try:
-        return [int(word) for word in posix.read(fd, 65536).split()]
+        found = b""
+        while piece := posix.read(fd, 65536):
+            found += piece
+        return [int(word) for word in found.split()]
+    except OSError:
+        return []
     finally:
         posix.close(fd)
 
 
-def do_kill(connection, request, fds, pid, number, tree):
+def do_kill(
+    who: Asker,
+    fds: list[int],
+    target: bytes,
+    signal: bytes,
+    tree: bytes,
+) -> None:
     """kill: a signal to a process, or with tree to its group and descendants."""
-    pid, number = int(pid), int(number)
-    posix.kill(pid, number) if tree == b"0" else None
-    if tree != b"0":
-        found = [pid]
-        for parent in found:
-            found.extend(children(parent))
-        for target in (-pid, *reversed(found)):
-            try:
-                posix.kill(target, number)
-            except OSError:
-                pass
-    answer(connection, request, 0)
+    pid, number, reached = int(target), int(signal), 0
+    if pid <= 1:
+        raise OSError(errno.ESRCH, "No such process")
+    if tree == b"0":
+        posix.kill(pid, number)
+        answer(who, 0)
+        return
+    found = [pid]
+    for parent in found:
+        found.extend(children(parent))
+    for one in (-pid, *reversed(found)):
+        try:
+            posix.kill(one, number)
+            reached += 1
+        except OSError:
+            pass
+    answer(who, 0 if reached else errno.ESRCH)
 
 
-def do_all(connection, request, fds, number):
+def do_all(who: Asker, fds: list[int], number: bytes) -> None:
     """all: a signal to every process but this one."""
     try:
         posix.kill(-1, int(number))
     except OSError as error:
         if error.errno != errno.ESRCH:
             raise
-    answer(connection, request, 0)
+    answer(who, 0)
 
 
-def do_wait(connection, request, fds, pid):
+def do_wait(who: Asker, fds: list[int], command: bytes) -> None:
     """wait: answers the exit code, at once or when the command ends."""
-    pid = int(pid)
+    pid = int(command)
     if pid in ended:
-        answer(connection, request, 0, ended[pid])
+        answer(who, 0, ended[pid])
     elif pid in running:
-        waiting.setdefault(pid, []).append((connection, request))
+        waiting.setdefault(pid, []).append(who)
     else:
-        answer(connection, request, errno.ESRCH)
+        answer(who, errno.ESRCH)
 
 
-def do_dial(connection, request, fds, port):
+def do_dial(who: Asker, fds: list[int], port: bytes) -> None:
     """dial: connect to a port on loopback and pass the socket."""
-    dial(connection, request, _socket.AF_INET, "127.0.0.1", int(port))
+    dial(who, _socket.AF_INET, "127.0.0.1", int(port))
 
 
-def dial(connection, request, family, host, port):
+def dial(who: Asker, family: int, host: str, port: int) -> None:
     kind = _socket.SOCK_STREAM | _socket.SOCK_NONBLOCK | _socket.SOCK_CLOEXEC
     try:
         dialled = _socket.socket(family, kind, 0)
     except OSError as error:
-        answer(connection, request, error.errno)
+        answer(who, error.errno or errno.EIO)
         return
     code = dialled.connect_ex((host, port))
     if code == errno.EINPROGRESS:
-        dials[dialled.fileno()] = (dialled, connection, request, port)
+        dials[dialled.fileno()] = (dialled, who, port)
         poll.register(dialled.fileno(), select.POLLOUT)
         return
-    finish_dial(dialled, connection, request, port, code)
+    finish_dial(dialled, who, port, code)
 
 
-def finish_dial(dialled, connection, request, port, code):
+def finish_dial(dialled: _socket.socket, who: Asker, port: int, code: int) -> None:
     """Pass the socket; a server that listens on IPv6 alone gets a second try."""
     if code == errno.ECONNREFUSED and dialled.family == _socket.AF_INET:
         dialled.close()
-        dial(connection, request, _socket.AF_INET6, "::1", port)
+        dial(who, _socket.AF_INET6, "::1", port)
         return
-    answer(connection, request, code, 0, () if code else (dialled.fileno(),))
+    answer(who, code, 0, () if code else (dialled.fileno(),))
     dialled.close()
 
 
-def do_deadline(connection, request, fds, seconds):
+def do_deadline(who: Asker, fds: list[int], seconds: bytes) -> None:
     """deadline: end the sandbox in so many seconds."""
     global deadline
     deadline = time.monotonic() + float(seconds)
-    answer(connection, request, 0)
+    answer(who, 0)
 
 
-def do_ping(connection, request, fds):
+def do_ping(who: Asker, fds: list[int]) -> None:
     """ping: answers the number of running commands."""
-    answer(connection, request, 0, len(running))
+    answer(who, 0, len(running))
 
 
-OPERATIONS = {
+OPERATIONS: dict[bytes, "Callable[..., None]"] = {
     b"exec": do_exec,
     b"kill": do_kill,
     b"all": do_all,
@@ -275,7 +311,7 @@ OPERATIONS = {
 }
 
 
-def reap():
+def reap() -> None:
     """Collect every child that ended, adopted ones too."""
     while True:
         try:
@@ -291,17 +327,21 @@ def reap():
         ended[pid] = code
         if len(ended) > KEPT_EXITS:
             del ended[next(iter(ended))]
-        for connection, request in waiting.pop(pid, ()):
-            answer(connection, request, 0, code)
+        for who in waiting.pop(pid, ()):
+            answer(who, 0, code)
 
 
-def accept(listener):
-    fd, _ = listener._accept()
+def accept(listener: _socket.socket) -> None:
+    """Take a runtime's connection; one that went away again is no failure."""
+    try:
+        fd, _ = listener._accept()  # type: ignore[attr-defined] # not in the stubs
+    except OSError:
+        return
     connections[fd] = _socket.socket(fileno=fd)
     poll.register(fd, select.POLLIN)
 
 
-def serve(fd):
+def serve(fd: int) -> None:
     """Do what the next packet of a connection asks."""
     connection = connections[fd]
     try:
@@ -313,17 +353,18 @@ def serve(fd):
         connections.pop(fd).close()
         return
     operation, request, *fields = packet.split(b"\0")
+    who = (connection, request)
     try:
-        OPERATIONS[operation](connection, request, fds, *fields)
+        OPERATIONS[operation](who, fds, *fields)
     except OSError as error:
-        answer(connection, request, error.errno or errno.EIO)
+        answer(who, error.errno or errno.EIO)
     except (ValueError, KeyError, TypeError):
-        answer(connection, request, errno.EINVAL)
+        answer(who, errno.EINVAL)
     for passed in fds:
         posix.close(passed)
 
 
-def main():
+def main() -> None:
     # A change of the effective group makes the process non-dumpable: nobody in
     # here can trace it or read its descriptors.
     posix.setegid(1)
@@ -353,10 +394,10 @@ def main():
                 posix.read(ready, 512)
                 reap()
             elif fd in dials:
-                dialled, connection, request, port = dials.pop(fd)
+                dialled, who, port = dials.pop(fd)
                 poll.unregister(fd)
                 code = dialled.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-                finish_dial(dialled, connection, request, port, code)
+                finish_dial(dialled, who, port, code)
             elif fd in connections:
                 serve(fd)
 

@@ -30,8 +30,9 @@ def is_root() -> bool:
 def can_shift() -> bool:
     """Whether mounts may shift owners: kernel 5.19 for overlays, and real root."""
     release = re.match(r"(\d+)\.(\d+)", platform.release())
-    new_enough = bool(release) and tuple(map(int, release.groups())) >= (5, 19)
-    return is_root() and new_enough
+    if not release or tuple(map(int, release.groups())) < (5, 19):
+        return False
+    return is_root()
 
 
 def problem() -> str:
@@ -42,6 +43,9 @@ def problem() -> str:
         return f"No container runtime is installed. Run: {INSTALL}"
     if os.geteuid() != 0:
         return unprivileged_problem()
+    if is_root() and not can_shift():
+        # Without shifted owners a sandbox's root would be this machine's.
+        return "As root this needs Linux 5.19. Run it as an ordinary user instead."
     if "overlay" not in Path("/proc/filesystems").read_text():
         return "This kernel has no overlay file system. Run: modprobe overlay"
     return ""
