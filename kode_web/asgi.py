@@ -21,7 +21,7 @@ os.environ.setdefault("DJANGO_SETTINGS_MODULE", "kode_web.settings")
 http = get_asgi_application()
 
 from agents.routing import urlpatterns as agent_sockets  # noqa: E402  apps must be ready
-from kode_web import checks, preview  # noqa: E402
+from kode_web import checks, preview, preview_http  # noqa: E402
 from sandboxes import steps  # noqa: E402
 from sandboxes.routing import urlpatterns as sandbox_sockets  # noqa: E402
 
@@ -122,6 +122,8 @@ async def _refuse(scope: Scope, send: Send, status: int, text: bytes) -> None:
 async def _lifespan(receive: Receive, send: Send) -> None:
     while True:
         message = await receive()
+        if message["type"] == "lifespan.shutdown":
+            await preview_http.close()
         await send({"type": f"{message['type']}.complete"})
         if message["type"] == "lifespan.shutdown":
             return

@@ -7,30 +7,29 @@ Neither reaches the sandbox, and nothing of the dashboard is served here.
 """
 
 import asyncio
-import functools
 import hashlib
+import json
 import re
-import secrets
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
+from secrets import token_urlsafe
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs
 
-import httpx
 from channels.db import database_sync_to_async
 from django.conf import settings
 from django.contrib.auth import get_user
-from django.core import signing
 from django.core.cache import cache
+from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404, HttpRequest
 from django.template.loader import render_to_string
 
-from kode_web.preview_headers import for_browser, for_sandbox
+from kode_web.preview_http import NoAnswer, relay_request
 from kode_web.preview_sockets import relay_socket
-from kode_web.teams import access
+from kode_web.teams import access, secrets
 from sandboxes import gateway
 from sandboxes.errors import SandboxError
 from sandboxes.models import Sandbox
@@ -39,13 +38,13 @@ type Scope = MutableMapping[str, Any]
 type Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
-HOST = re.compile(r"(\d{4,5})-([0-9a-f]{32})")
+HOST = re.compile(r"([0-9]{4,5})-([0-9a-f]{32})")
 HIDDEN_PORTS = frozenset({49983})
 ENTER = "/.kode/enter"
 CODE_LIFE_S = 60
 COOKIE_LIFE_S = 3600
-RECHECK_S = 5.0
-SALT = "kode.preview"
+# How old an answer about rights may be, and how often a stream asks again.
+KNOWN_S, RECHECK_S = 2.0, 5.0
 
 
 @dataclass(frozen=True)
@@ -78,7 +77,7 @@ def open_code(request: HttpRequest, sandbox: Sandbox, port: int) -> str:
 
     The caller has checked the right to the sandbox.
     """
-    code = secrets.token_urlsafe(32)
+    code = token_urlsafe(32)
     value = [request.session.session_key, sandbox.code, port]
     cache.set(_key(code), value, CODE_LIFE_S)
     return f"{settings.SITE.scheme}://{sandbox.preview_host(port)}{ENTER}?code={code}"
@@ -89,24 +88,25 @@ def _key(code: str) -> str:
 
 
 def _swap(code: str, place: Place) -> str | None:
-    """The cookie for a code that is good here; the code is spent by it."""
+    """The cookie for a code that is good here; the code is spent by it.
+
+    Encrypted, since it names the person's session.
+    """
     value = cache.get(_key(code))
     if value is None or not cache.delete(_key(code)):
         return None
     if value[1:] != [place.code, place.port]:
         return None
-    return signing.dumps(value, salt=SALT)
+    return secrets.encrypt(json.dumps([*value, time.time() + COOKIE_LIFE_S]))
 
 
 def _allowed(cookie: str, place: Place) -> Sandbox | None:
-    """The running sandbox, if the cookie's session may see this place now."""
+    """The sandbox, if the cookie's session may see this place now."""
     try:
-        session_key, code, port = signing.loads(
-            cookie, salt=SALT, max_age=COOKIE_LIFE_S
-        )
-    except (signing.BadSignature, ValueError):
+        session_key, code, port, over_at = json.loads(secrets.decrypt(cookie))
+    except (ImproperlyConfigured, ValueError):
         return None
-    if (code, port) != (place.code, place.port):
+    if (code, port) != (place.code, place.port) or over_at < time.time():
         return None
     request = HttpRequest()
     engine = import_module(settings.SESSION_ENGINE)
@@ -121,9 +121,9 @@ _known: dict[tuple[str, Place], tuple[float, Sandbox | None]] = {}
 
 
 async def allowed(cookie: str, place: Place) -> Sandbox | None:
-    """As above; an answer is kept for two seconds, since a page asks a lot."""
+    """As above; an answer is kept for KNOWN_S, since a page asks a lot."""
     kept = _known.get((cookie, place))
-    if kept and time.monotonic() - kept[0] < 2:
+    if kept and time.monotonic() - kept[0] < KNOWN_S:
         return kept[1]
     sandbox = await database_sync_to_async(_allowed)(cookie, place)
     if len(_known) > 1000:
@@ -148,27 +148,36 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
         text = "Open this preview from the sandbox's Ports page."
         await refuse(scope, send, 403, text)
         return
-    socket_relay = functools.partial(relay_socket, cookie_name=cookie_name())
-    relay = _relay if scope["type"] == "http" else socket_relay
     try:
         target = await database_sync_to_async(gateway.target)(sandbox, place.port)
     except SandboxError as error:
         await refuse(scope, send, error.status, str(error))
         return
-    working = asyncio.ensure_future(relay(scope, receive, send, target))
-    watching = asyncio.ensure_future(_until_refused(cookie, place))
-    await asyncio.wait({working, watching}, return_when=asyncio.FIRST_COMPLETED)
-    for task in (working, watching):
-        task.cancel()
-    await asyncio.gather(working, watching, return_exceptions=True)
-    if not working.cancelled() and (problem := working.exception()):
-        raise problem
+    relay = relay_request if scope["type"] == "http" else relay_socket
+    working = asyncio.ensure_future(relay(scope, receive, send, target, cookie_name()))
+    try:
+        await _while_allowed(working, cookie, place)
+    except NoAnswer:
+        text = (
+            f"Nothing answers on port {place.port} in the sandbox. Start a server "
+            "there, then load this page again."
+        )
+        await refuse(scope, send, 502, text)
 
 
-async def _until_refused(cookie: str, place: Place) -> None:
-    """Return once the right is gone: a stream must not outlive it."""
-    while await allowed(cookie, place):
-        await asyncio.sleep(RECHECK_S)
+async def _while_allowed(
+    working: asyncio.Future[None], cookie: str, place: Place
+) -> None:
+    """Wait for the work's end, and stop it once the right to it is gone."""
+    try:
+        while not working.done():
+            await asyncio.wait({working}, timeout=RECHECK_S)
+            if not working.done() and await allowed(cookie, place) is None:
+                return
+        await working
+    finally:
+        working.cancel()
+        await asyncio.gather(working, return_exceptions=True)
 
 
 async def _enter(scope: Scope, send: Send, place: Place) -> None:
@@ -185,7 +194,12 @@ async def _enter(scope: Scope, send: Send, place: Place) -> None:
         f"{cookie_name()}={cookie}; Path=/; HttpOnly; SameSite=Lax; "
         f"Max-Age={COOKIE_LIFE_S}{secure}"
     )
-    headers = [(b"location", b"/"), (b"set-cookie", value.encode())]
+    headers = [
+        (b"location", b"/"),
+        (b"set-cookie", value.encode()),
+        (b"cache-control", b"no-store"),
+        (b"referrer-policy", b"no-referrer"),
+    ]
     await send({"type": "http.response.start", "status": 303, "headers": headers})
     await send({"type": "http.response.body", "body": b""})
 
@@ -203,7 +217,13 @@ async def refuse(scope: Scope, send: Send, status: int, text: str) -> None:
     if scope["type"] == "websocket":
         await send({"type": "websocket.close", "code": 4403})
         return
-    context = {"text": text, "site_url": settings.SITE_URL, "status": status}
+    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
+    place = place_of(host)
+    context = {
+        "text": text,
+        "site_url": settings.SITE_URL,
+        "code": place.code if place else "",
+    }
     body = render_to_string("preview_refused.html", context).encode()
     headers = [
         (b"content-type", b"text/html; charset=utf-8"),
@@ -213,90 +233,3 @@ async def refuse(scope: Scope, send: Send, status: int, text: str) -> None:
     ]
     await send({"type": "http.response.start", "status": status, "headers": headers})
     await send({"type": "http.response.body", "body": body})
-
-
-_client: httpx.AsyncClient | None = None
-
-
-def client() -> httpx.AsyncClient:
-    """One pool of connections; a preview may stream for hours."""
-    global _client
-    if _client is None or _client.is_closed:
-        _client = httpx.AsyncClient(
-            timeout=httpx.Timeout(10, read=None, write=None, pool=10),
-            limits=httpx.Limits(max_connections=500),
-            follow_redirects=False,
-            trust_env=False,
-        )
-    return _client
-
-
-async def _relay(
-    scope: Scope, receive: Receive, send: Send, target: gateway.Target
-) -> None:
-    """Pass a request on and stream the answer back."""
-    host = dict(scope["headers"]).get(b"host", b"").decode("latin-1")
-    query = scope["query_string"].decode("latin-1")
-    raw = scope.get("raw_path") or scope["path"].encode()
-    url = target.url + raw.decode("latin-1") + (f"?{query}" if query else "")
-    headers = for_sandbox(scope["headers"], target.headers, host, cookie_name())
-    gone = asyncio.Event()
-    request = client().build_request(
-        scope["method"],
-        url,
-        headers=headers,
-        content=_body(receive, gone) if _has_body(scope) else None,
-    )
-    try:
-        response = await client().send(request, stream=True)
-    except httpx.HTTPError:
-        await refuse(scope, send, 502, "The sandbox does not answer. Try again.")
-        return
-    leaving = asyncio.ensure_future(_left(receive, gone))
-    try:
-        upstream = urlsplit(target.url).hostname or ""
-        names = {upstream, target.headers["host"].partition(":")[0]}
-        start = {
-            "type": "http.response.start",
-            "status": response.status_code,
-            "headers": for_browser(response.headers.raw, names, cookie_name()),
-        }
-        await send(start)
-        sending = asyncio.ensure_future(_pour(response, send))
-        await asyncio.wait({sending, leaving}, return_when=asyncio.FIRST_COMPLETED)
-        if not sending.done():
-            sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
-    finally:
-        leaving.cancel()
-        await response.aclose()
-
-
-async def _pour(response: httpx.Response, send: Send) -> None:
-    async for piece in response.aiter_raw():
-        await send({"type": "http.response.body", "body": piece, "more_body": True})
-    await send({"type": "http.response.body", "body": b""})
-
-
-def _has_body(scope: Scope) -> bool:
-    names = {name for name, _ in scope["headers"]}
-    return bool(names & {b"content-length", b"transfer-encoding"})
-
-
-async def _body(receive: Receive, gone: asyncio.Event) -> AsyncIterator[bytes]:
-    while True:
-        message = await receive()
-        if message["type"] == "http.disconnect":
-            gone.set()
-            return
-        yield message.get("body", b"")
-        if not message.get("more_body"):
-            return
-
-
-async def _left(receive: Receive, gone: asyncio.Event) -> None:
-    """Return when the browser goes away."""
-    if gone.is_set():
-        return
-    while (await receive())["type"] != "http.disconnect":
-        continue

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterable
 from urllib.parse import urlsplit
 
+from sandboxes.gateway import Target
+
 HOP_BY_HOP = frozenset(
     {
         "connection",
@@ -20,27 +22,46 @@ HOP_BY_HOP = frozenset(
 # They speak for a whole site or another transport, which is not the sandbox's.
 SITE_WIDE = frozenset({"strict-transport-security", "clear-site-data", "alt-svc"})
 OURS = frozenset({"host", "e2b-traffic-access-token", "forwarded", "x-real-ip"})
+# The server in front writes these itself.
+OF_THE_SERVER = frozenset({"date", "server"})
 DOMAIN = re.compile(r";\s*domain=[^;]*", re.IGNORECASE)
 
 type Pairs = Iterable[tuple[bytes, bytes]]
 
 
 def for_sandbox(
-    headers: Pairs, added: dict[str, str], host: str, our_cookie: str
+    headers: Pairs, target: Target, our_cookie: str
 ) -> list[tuple[str, str]]:
-    """A browser's headers as the sandbox may see them: without our cookie."""
+    """A browser's headers as the sandbox may see them: without our cookie.
+
+    The server there knows itself by the target's host, so that what the browser
+    says about this host's origin is said about that one.
+    """
+    given = [(k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in headers]
+    here = dict(given).get("host", "")
+    dropped = _dropped(given) | OURS
+    there = f"{urlsplit(target.url).scheme}://{target.headers['host']}"
     kept = []
-    for raw_name, raw_value in headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        if name in HOP_BY_HOP or name in OURS or name.startswith("x-forwarded-"):
+    for name, value in given:
+        if name in dropped or name.startswith("x-forwarded-"):
             continue
         if name == "cookie":
             value = without_cookie(value, our_cookie)
             if not value:
                 continue
+        elif name in ("origin", "referer"):
+            scheme, _, rest = value.partition("://")
+            if scheme in ("http", "https") and rest.partition("/")[0] == here:
+                value = there + rest.removeprefix(here)
         kept.append((name, value))
-    kept.append(("x-forwarded-host", host))
-    return [*kept, *added.items()]
+    return [*kept, ("x-forwarded-host", here), *target.headers.items()]
+
+
+def _dropped(headers: Iterable[tuple[str, str]]) -> frozenset[str]:
+    """What speaks for one connection alone, by rule or by its own word."""
+    named = (value for name, value in headers if name == "connection")
+    words = {word.strip().lower() for value in named for word in value.split(",")}
+    return HOP_BY_HOP | words
 
 
 def without_cookie(header: str, name: str) -> str:
@@ -57,10 +78,11 @@ def for_browser(
     Cookies stay on this host, ours cannot be replaced, and a redirect to the
     `upstream` names leads back here.
     """
+    given = [(k.decode("latin-1").lower(), v.decode("latin-1")) for k, v in headers]
+    dropped = _dropped(given) | SITE_WIDE | OF_THE_SERVER
     kept = []
-    for raw_name, raw_value in headers:
-        name, value = raw_name.decode("latin-1").lower(), raw_value.decode("latin-1")
-        if name in HOP_BY_HOP or name in SITE_WIDE:
+    for name, value in given:
+        if name in dropped:
             continue
         if name == "set-cookie":
             if value.partition("=")[0].strip() == our_cookie:

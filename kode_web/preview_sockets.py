@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, WebSocketException
-from websockets.typing import Subprotocol
+from websockets.typing import Origin, Subprotocol
 
 from kode_web.preview_headers import for_sandbox
 from sandboxes import gateway
@@ -26,7 +26,6 @@ async def relay_socket(
     receive: Receive,
     send: Send,
     target: gateway.Target,
-    *,
     cookie_name: str,
 ) -> None:
     """Join the browser's socket and one of the sandbox until either closes."""
@@ -58,19 +57,15 @@ async def _connect(
     secure = parts.scheme == "https"
     query = scope["query_string"].decode("latin-1")
     raw = (scope.get("raw_path") or scope["path"].encode()).decode("latin-1")
-    headers = [
-        (name, value)
-        for name, value in for_sandbox(
-            scope["headers"], target.headers, host, cookie_name
-        )
-        if not name.startswith(HANDSHAKE)
-    ]
+    given = for_sandbox(scope["headers"], target, cookie_name)
+    headers = [pair for pair in given if not pair[0].startswith(HANDSHAKE)]
+    origin = dict(given).get("origin")
     return await connect(
         f"{'wss' if secure else 'ws'}://{host}{raw}{'?' + query if query else ''}",
         # The address to dial; the host above goes into the handshake.
         host=parts.hostname,
         port=parts.port or (443 if secure else 80),
-        origin=None,
+        origin=Origin(origin) if origin else None,
         additional_headers=headers,
         subprotocols=[Subprotocol(name) for name in scope.get("subprotocols", ())],
         compression=None,
