@@ -1,5 +1,6 @@
 """Which ports servers inside a sandbox listen on, found by looking there."""
 
+import shlex
 import time
 from dataclasses import dataclass
 
@@ -12,14 +13,21 @@ MAX_PORTS = 100
 # The backend's own helper inside every sandbox.
 HIDDEN = frozenset({49983})
 # One pass over the kernel's tables, then the owners of the sockets by inode. It
-# needs nothing but a shell and coreutils, and runs as root to see every process.
-COMMAND = r"""
-cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$4=="0A"{print "L",$2,$10}'
+# needs nothing but a shell and coreutils. Even root may see only its own
+# descriptors in a sandbox (no CAP_SYS_PTRACE), so it looks as the user too.
+OWNERS = r"""
 for d in /proc/[0-9]*; do
   links=$(ls -l "$d/fd" 2>/dev/null | grep -o 'socket:\[[0-9]*\]') || continue
   name=$(cat "$d/comm" 2>/dev/null) || continue
   for link in $links; do printf 'P %s %s %s\n' "$link" "${d#/proc/}" "$name"; done
 done
+"""
+COMMAND = rf"""
+cat /proc/net/tcp /proc/net/tcp6 2>/dev/null | awk '$4=="0A"{{print "L",$2,$10}}'
+export OWNERS={shlex.quote(OWNERS)}
+sh -c "$OWNERS"
+setpriv --reuid user --regid user --clear-groups sh -c "$OWNERS" 2>/dev/null
+true
 """
 _cache: dict[str, tuple[float, "list[Port]"]] = {}
 
