@@ -23,7 +23,7 @@ from sandboxes.models import Sandbox
 
 from . import actions, events, journal
 from .events import Draft, Writer
-from .markdown import plain
+from .markdown import UNFINISHED, plain
 from .models import Agent, Run, ToolCall
 
 # The call that the current task executes.
@@ -61,10 +61,15 @@ class Output:
         """Nothing yet."""
         self._writer, self._code = writer, call.code
         self._head, self._tail, self._left_out, self.kept = "", "", 0, ""
+        self._rest = ""
 
     def add(self, text: str) -> None:
         """More of it, as it comes."""
-        text = plain(text)
+        text = self._rest + text
+        # What may be the first half of a terminal code waits for the other half.
+        cut = UNFINISHED.search(text)
+        end = cut.start() if cut else len(text)
+        self._rest, text = text[end:], plain(text[:end])
         room = HEAD_CHARS - len(self._head)
         self._head += text[:room]
         self._tail += text[room:]
@@ -75,10 +80,12 @@ class Output:
             self._writer.put("output", call=self._code, at=len(self.kept), d=piece)
             self.kept += piece
 
-    def for_model(self) -> str:
-        """All of it, or its two ends and how much lies between."""
+    def for_model(self, how_it_ended: str) -> str:
+        """All of it, or its two ends and how much lies between, and the end."""
         between = f"\n[{self._left_out} characters left out]\n"
-        return f"{self._head}{between if self._left_out else ''}{self._tail}"
+        text = f"{self._head}{between if self._left_out else ''}{self._tail}"
+        lead = "" if not text or text.endswith("\n") else "\n"
+        return f"{text}{lead}[{how_it_ended}]"
 
 
 class Toolbox:
@@ -113,14 +120,12 @@ class Toolbox:
         try:
             code = await self._run_command(sandbox, cmd, limit, output)
         except TimedOut:
-            raise ToolFailed(
-                f"{output.for_model()}\n[killed after {limit} s]"
-            ) from None
+            raise ToolFailed(output.for_model(f"killed after {limit} s")) from None
         except SandboxError as error:
-            raise ToolFailed(f"{output.for_model()}\n[{error}]") from error
+            raise ToolFailed(output.for_model(str(error))) from error
         self.exits[call.pk] = code
         seconds = time.monotonic() - begun
-        return f"{output.for_model()}\n[exit code {code}, {seconds:.1f} s]"
+        return output.for_model(f"exit code {code}, {seconds:.1f} s")
 
     async def fs_read(self, path: str, offset: int = 1, limit: int = READ_LINES) -> str:
         """Read a text file of the sandbox.

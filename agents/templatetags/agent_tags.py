@@ -4,6 +4,7 @@ import json
 
 from django import template
 
+from agents.journal import STOPPED
 from agents.models import ToolCall
 
 register = template.Library()
@@ -35,6 +36,12 @@ def intent(call: ToolCall) -> str:
 def icon(call: ToolCall) -> str:
     """The name of its icon."""
     return ICONS.get(call.name, "exec")
+
+
+@register.filter
+def was_stopped(call: ToolCall) -> bool:
+    """Whether it was cut off, which is no failure of its own."""
+    return call.state == ToolCall.State.FAILED and call.result == STOPPED
 
 
 @register.filter

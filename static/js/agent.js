@@ -18,6 +18,7 @@ function put({ id, into, html }) {
   const template = document.createElement("template");
   template.innerHTML = html;
   const fresh = template.content.firstElementChild;
+  for (const form of fresh.querySelectorAll("form")) addToken(form);
   const old = document.getElementById(id);
   if (old) {
     keep(old, fresh);
@@ -32,11 +33,26 @@ function put({ id, into, html }) {
   }
 }
 
+/** What the socket brings was drawn without a request, and so without its token. */
+function addToken(form) {
+  if (form.elements.csrfmiddlewaretoken) return;
+  const field = Object.assign(document.createElement("input"), { type: "hidden" });
+  Object.assign(field, { name: "csrfmiddlewaretoken", value: token() });
+  form.append(field);
+}
+
+function token() {
+  return document.querySelector("input[name=csrfmiddlewaretoken]")?.value ?? "";
+}
+
+const isLive = (card) => card.dataset.state === "executing";
+
 /** Carry over what a person did to the old element: folded, typed, focused. */
 function keep(old, fresh) {
   if (old.matches("details.call") && fresh.matches("details.call")) {
-    const wasLive = old.dataset.state === "executing";
-    if (!wasLive || old.dataset.touched) fresh.open = old.open;
+    // A card is open while its command runs, unless somebody decided otherwise.
+    const turned = isLive(old) !== isLive(fresh);
+    if (!turned || old.dataset.touched) fresh.open = old.open;
     if (old.dataset.touched) fresh.dataset.touched = "yes";
   }
   if (old.matches("details.todos")) fresh.open = old.open;
@@ -86,8 +102,7 @@ export function sendQuietly(root, refuse) {
 /** Post a form; returns why it was refused, or "". */
 async function send(form, submitter) {
   const body = new FormData(form, submitter);
-  const token = document.querySelector("input[name=csrfmiddlewaretoken]")?.value;
-  const headers = { "HX-Request": "true", "X-CSRFToken": token, Accept: "application/json" };
+  const headers = { "HX-Request": "true", "X-CSRFToken": token(), Accept: "application/json" };
   try {
     const answer = await fetch(form.action, { method: "POST", body, headers });
     if (answer.ok) {
