@@ -17,7 +17,7 @@ from kode_web.teams.models import User, new_code
 
 from . import actions, gateway, terminals
 from . import ports as sandbox_ports
-from .errors import SandboxError
+from .errors import Gone, SandboxError
 from .forms import NewSandbox, Rename
 from .models import ALIVE, HOLDING, Sandbox, State
 
@@ -48,6 +48,8 @@ def frame(request: HttpRequest, sandbox: Sandbox, tab: str) -> dict[str, Any]:
     return {
         "sandbox": sandbox,
         "tab": tab,
+        # These say what to do with one that does not run, and offer it.
+        "has_pane": tab in ("terminal", "files", "ports"),
         "can_drive": May.DRIVE in rights,
         "can_manage": May.MANAGE in rights,
         "is_moving": sandbox.state in MOVING,
@@ -225,6 +227,8 @@ def settings(request: HttpRequest, code: str) -> HttpResponse:
 def open_terminal(request: HttpRequest, code: str) -> HttpResponse:
     """Another shell, opened when its page comes."""
     sandbox = access.get(request.user, Sandbox, code, May.DRIVE)
+    if not sandbox.is_alive:
+        raise Gone("This sandbox has ended. Make a new one.")
     terminal = terminals.create_row(sandbox, user_of(request))
     if request.POST.get("next"):
         return go_back(request, sandbox)

@@ -93,6 +93,37 @@ def test_a_viewer_is_offered_no_change(house: House, row: Sandbox) -> None:
     assert at("dispose", row) in page
 
 
+def test_a_page_follows_what_is_under_way(house: House, row: Sandbox) -> None:
+    client = signed_in(house.bob)
+    url, poll = at("detail", row), 'hx-trigger="every 400ms"'
+    assert poll not in client.get(url).content.decode()
+    row.state, row.error = State.CREATING, "The backend is busy."
+    row.save()
+    part = client.get(url, headers={"HX-Request": "true"}).content.decode()
+    assert part.strip().startswith(f'<div class="whole" id="sandbox-{row.code}"')
+    assert poll in part
+    assert "Waiting: The backend is busy." in part
+    row.state = State.FAILED
+    row.save()
+    part = client.get(url, headers={"HX-Request": "true"}).content.decode()
+    assert poll not in part
+    assert "It could not be made" in part
+
+
+def test_an_end_leaves_its_record(house: House, row: Sandbox) -> None:
+    row.state, row.error = State.GONE, "Its time was over."
+    row.save()
+    client = signed_in(house.bob)
+    for name in ("detail", "files", "ports"):
+        page = client.get(at(name, row)).content.decode()
+        assert "Its time was over." in page
+        assert at("activity", row) in page
+        assert at("resume", row) not in page
+    assert client.get(at("activity", row)).status_code == 200
+    assert client.post(at("resume", row)).status_code == 410
+    assert client.post(at("terminals", row)).status_code == 410
+
+
 def test_names_are_text(house: House, row: Sandbox) -> None:
     for name in ("detail", "settings", "activity", "dispose"):
         page = signed_in(house.bob).get(at(name, row)).content.decode()
