@@ -79,7 +79,10 @@ class Product:
 
     def manage(self, *command: str) -> str:
         """Run a management command on the product's own data."""
-        env = own_environment() | {"KODE_DATA": str(self.data), "KODE_SITE_URL": self.url}
+        env = own_environment() | {
+            "KODE_DATA": str(self.data),
+            "KODE_SITE_URL": self.url,
+        }
         done = subprocess.run(
             [sys.executable, "manage.py", *command],
             cwd=ROOT,

@@ -4,7 +4,7 @@ import re
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from .conftest import Product, screen, type_line
 
@@ -21,7 +21,8 @@ def terminal(page: Page, product: Product) -> Iterator[Page]:
     home = page.url
     yield page
     page.goto(home)
-    dispose(page)
+    if page.get_by_role("button", name="Dispose").count():
+        dispose(page)
 
 
 def dispose(page: Page) -> None:
@@ -56,3 +57,130 @@ def test_reload_inside_a_full_screen_program(terminal: Page) -> None:
     terminal.keyboard.press("q")
     type_line(terminal, "echo back-$?")
     expect(screen(terminal)).to_contain_text("back-0")
+
+
+def test_reload_inside_an_editor(terminal: Page) -> None:
+    """less draws on the alternate screen like vim, which a host may lack."""
+    type_line(terminal, "seq 1000 > /tmp/long; vim /tmp/long || less /tmp/long")
+    expect(screen(terminal)).to_contain_text("12")
+    terminal.reload()
+    expect(screen(terminal)).to_contain_text("12")
+    expect(screen(terminal)).not_to_contain_text("$ ")
+    type_line(terminal, ":q")
+    expect(screen(terminal)).to_contain_text("$ ")
+
+
+def test_a_server_opens_as_a_preview_on_its_own_host(
+    terminal: Page, product: Product, shot: Shot
+) -> None:
+    type_line(
+        terminal,
+        "mkdir /tmp/site; cd /tmp/site; echo '<h1>It serves</h1>' > index.html; "
+        "python3 -m http.server 8123 >/tmp/log 2>&1 &",
+    )
+    terminal.get_by_role("link", name="Ports").click()
+    row = terminal.get_by_role("row").filter(has_text=":8123")
+    expect(row).to_contain_text("python3")
+    shot(terminal, "ports")
+    with terminal.context.expect_page() as opened:
+        row.get_by_role("button", name="Open").click()
+    preview = opened.value
+    expect(preview.get_by_role("heading")).to_have_text("It serves")
+    code = re.search(r"/sandboxes/(\w+)/", terminal.url)[1]
+    assert preview.url.startswith(f"http://8123-{code}.preview.localhost:")
+    assert not preview.evaluate("document.cookie")
+    # The link is spent, and another browser has no way in.
+    stranger = terminal.context.browser.new_context().new_page()
+    answer = stranger.goto(preview.url)
+    assert answer.status == 403
+    stranger.context.close()
+    preview.close()
+    terminal.go_back()
+
+
+def test_a_preview_sees_nothing_of_the_dashboard(terminal: Page) -> None:
+    type_line(
+        terminal,
+        "cd /tmp; printf 'import http.server as h\\nclass H(h.BaseHTTPRequestHandler):"
+        "\\n def do_GET(s):\\n  s.send_response(200);s.end_headers();"
+        "s.wfile.write(str(s.headers).encode())\\n"
+        'h.HTTPServer(("127.0.0.1",8124),H).serve_forever()\\n\' > e.py; '
+        "python3 e.py >/dev/null 2>&1 &",
+    )
+    terminal.get_by_role("link", name="Ports").click()
+    row = terminal.get_by_role("row").filter(has_text=":8124")
+    with terminal.context.expect_page() as opened:
+        row.get_by_role("button", name="Open").click()
+    preview = opened.value
+    preview.wait_for_load_state()
+    seen = preview.inner_text("body").lower()
+    assert "host: " in seen
+    assert "kode-preview" not in seen
+    assert "__host-kode" not in seen
+    preview.close()
+
+
+def test_a_file_is_seen_and_downloaded(terminal: Page, shot: Shot) -> None:
+    type_line(terminal, "mkdir work; echo 'some notes' > work/notes.txt; echo sa''ved")
+    expect(screen(terminal)).to_contain_text("saved")
+    terminal.get_by_role("link", name="Files").click()
+    terminal.get_by_role("link", name="work/").first.click()
+    shot(terminal, "files")
+    terminal.get_by_role("link", name="notes.txt").first.click()
+    expect(terminal.get_by_text("some notes").first).to_be_visible()
+    with terminal.expect_download() as download:
+        terminal.get_by_role("link", name="Download").first.click()
+    assert download.value.path().read_text() == "some notes\n"
+
+
+def test_pause_and_resume_keep_the_shell(terminal: Page) -> None:
+    type_line(terminal, "mark=kept; echo re''ady")
+    expect(screen(terminal)).to_contain_text("ready")
+    terminal.get_by_role("button", name="Pause").click()
+    terminal.get_by_role("button", name="Resume").first.click()
+    expect(screen(terminal)).to_contain_text("ready")
+    type_line(terminal, "echo $mark-$((1+1))")
+    expect(screen(terminal)).to_contain_text("kept-2")
+
+
+def test_dispose_offers_the_work_first(terminal: Page, shot: Shot) -> None:
+    terminal.get_by_role("button", name="Dispose").first.click()
+    dialog = terminal.get_by_role("dialog")
+    with terminal.expect_download() as download:
+        dialog.get_by_role("link", name="Download").click()
+    assert download.value.path().read_bytes()[:2] == b"\x1f\x8b"
+    shot(terminal, "dispose")
+    dialog.get_by_role("button", name="Dispose").click()
+    expect(terminal.get_by_text("ended").first).to_be_visible()
+
+
+def test_an_agent_asks_works_and_reports(
+    page: Page, product: Product, shot: Shot
+) -> None:
+    page.goto(product.url)
+    page.get_by_label("What should be done?").fill("run echo made-$((40+2))")
+    page.get_by_role("button", name="Start").click()
+    page.wait_for_url(re.compile(r"/agents/[0-9a-f]{32}/"))
+    expect(page.get_by_text("Offline command model").first).to_be_visible()
+    shot(page, "agent-approval")
+    page.get_by_role("button", name="Allow once").click()
+    expect(page.locator(".call .output", has_text="made-42")).to_have_count(1)
+    expect(page.locator(".exit").first).to_contain_text("exit 0")
+    shot(page, "agent")
+    page.reload()
+    expect(page.locator(".call .output", has_text="made-42")).to_have_count(1)
+
+
+def test_an_agent_works_on_while_the_browser_is_closed(
+    page: Page, product: Product, browser: Browser, signed_in: BrowserContext
+) -> None:
+    page.goto(product.url)
+    page.get_by_label("What should be done?").fill("run sleep 3; echo late-$((1+1))")
+    page.get_by_role("button", name="Start").click()
+    page.get_by_role("button", name="Allow once").click()
+    address = page.url
+    page.goto("about:blank")
+    later = signed_in.new_page()
+    later.goto(address)
+    expect(later.locator(".call .output", has_text="late-2")).to_have_count(1)
+    later.close()
