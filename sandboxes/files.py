@@ -1,13 +1,19 @@
-"""A sandbox's files as pages show them: bounded, and never trusted."""
+"""A sandbox's files as pages show them: bounded, and never trusted.
 
+Folders are read by one `find` inside the sandbox, which stops after MAX_ENTRIES,
+so that a folder of a million files costs what a page shows of it.
+"""
+
+import contextlib
 import posixpath
 import shlex
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from . import gateway
-from .errors import Invalid, TooLarge
+from .errors import Invalid, NotFound, TimedOut, TooLarge
 from .models import Sandbox
 
 HOME = "/home/user"
@@ -15,21 +21,32 @@ HOME = "/home/user"
 MAX_ENTRIES = 5_000
 # What one page shows of a file. More can be downloaded.
 MAX_VIEW_BYTES = 2 << 20
+VIEW_TIMEOUT_S = 20.0
 MAX_DOWNLOAD_BYTES = 10 << 30
-MAX_PATH = 4096
 ARCHIVE_TIMEOUT_S = 3600
+MAX_PATH = 4096
+# MAX_ENTRIES of the longest names there can be.
+MAX_LIST_BYTES = 4 << 20
+# Own type, type of what a link leads to, size, time, mode, name; ended by NUL.
+RECORD = r"'%y %Y %s %T@ %M %f\0'"
 
 
 @dataclass(frozen=True)
 class FileEntry:
-    """A file or folder of a sandbox. `name` may hold anything but / and NUL."""
+    """A file or folder of a sandbox. `name` may hold anything but / and NUL.
+
+    `is_dir` and `is_file` are of what a link leads to; a pipe or a device is
+    neither. `mode` is written as `ls -l` does.
+    """
 
     name: str
     path: str
     is_dir: bool
+    is_file: bool
     is_link: bool
     size_bytes: int
     modified_at: datetime | None
+    mode: str
 
 
 def clean(sandbox: Sandbox, path: str) -> str:
@@ -38,9 +55,13 @@ def clean(sandbox: Sandbox, path: str) -> str:
     Raises Invalid. What a path means is decided inside the sandbox, where a link
     cannot lead out.
     """
-    if "\0" in path or len(path.encode(errors="surrogatepass")) > MAX_PATH:
+    try:
+        size_bytes = len(path.encode())
+    except UnicodeEncodeError as error:
+        raise Invalid("This is not a path.") from error
+    if "\0" in path or size_bytes > MAX_PATH:
         raise Invalid("This is not a path.")
-    return posixpath.normpath(posixpath.join(sandbox.workdir or HOME, path))
+    return posixpath.normpath(posixpath.join(HOME, sandbox.workdir, path))
 
 
 def list_dir(sandbox: Sandbox, path: str) -> tuple[list[FileEntry], bool]:
@@ -48,47 +69,119 @@ def list_dir(sandbox: Sandbox, path: str) -> tuple[list[FileEntry], bool]:
 
     Raises NotFound, Invalid for a file.
     """
-    found = gateway.entries(sandbox, clean(sandbox, path))
-    entries = [_entry(item) for item in found[:MAX_ENTRIES]]
+    where = clean(sandbox, path)
+    # The slash at the end follows a link to a folder.
+    inside = shlex.quote(where.rstrip("/") + "/")
+    found = _find(
+        sandbox,
+        f"{_itself(where)}; find {inside} -mindepth 1 -maxdepth 1 -printf {RECORD} "
+        f"2>/dev/null | head -z -n {MAX_ENTRIES + 1}",
+    )
+    folder = _entry(next(found, b""), posixpath.dirname(where))
+    if folder is None:
+        raise NotFound("There is no such folder.")
+    if not folder.is_dir:
+        raise Invalid("This is not a folder.")
+    entries = [entry for record in found if (entry := _entry(record, where))]
+    is_cut = len(entries) > MAX_ENTRIES
+    del entries[MAX_ENTRIES:]
     entries.sort(key=lambda entry: (not entry.is_dir, entry.name.lower()))
-    return entries, len(found) > MAX_ENTRIES
+    return entries, is_cut
 
 
 def stat(sandbox: Sandbox, path: str) -> FileEntry:
     """One file or folder. Raises NotFound."""
-    return _entry(gateway.entry(sandbox, clean(sandbox, path)))
+    where = clean(sandbox, path)
+    entry = _entry(next(_find(sandbox, _itself(where)), b""), posixpath.dirname(where))
+    if entry is None:
+        raise NotFound("There is no such file.")
+    return entry
 
 
 def open_file(sandbox: Sandbox, path: str) -> tuple[FileEntry, Iterator[bytes]]:
-    """A file and its bytes in pieces. Raises NotFound, Invalid for a folder."""
+    """A file and its bytes in pieces, at most MAX_DOWNLOAD_BYTES.
+
+    Raises NotFound, Invalid for all but files: reading a pipe or a device may
+    never end.
+    """
     entry = stat(sandbox, path)
     if entry.is_dir:
         raise Invalid("This is a folder. Download it as an archive.")
+    if not entry.is_file:
+        raise Invalid("This is a pipe, a socket or a device, and cannot be read here.")
     return entry, _capped(gateway.download(sandbox, entry.path))
 
 
 def read(sandbox: Sandbox, path: str, limit_bytes: int = MAX_VIEW_BYTES) -> bytes:
-    """The first bytes of a file."""
-    kept = b""
+    """The first bytes of a file. Raises TimedOut for one that comes too slowly."""
+    kept = bytearray()
+    deadline = time.monotonic() + VIEW_TIMEOUT_S
     _, pieces = open_file(sandbox, path)
     for piece in pieces:
         kept += piece
         if len(kept) >= limit_bytes:
             break
-    return kept[:limit_bytes]
+        if time.monotonic() > deadline:
+            raise TimedOut("This file comes too slowly. Download it instead.")
+    return bytes(kept[:limit_bytes])
 
 
 def archive(sandbox: Sandbox, path: str) -> Iterator[bytes]:
-    """A folder as a .tar.gz, packed inside the sandbox as it is read."""
-    where = clean(sandbox, path)
+    """A folder as a .tar.gz, packed inside the sandbox as it is read.
+
+    Raises NotFound. Other file systems inside, such as /proc, are left out.
+    """
+    where = stat(sandbox, path).path
     parent, name = posixpath.split(where)
     # A file that changes or cannot be read must not spoil the rest.
     command = (
-        f"tar --create --gzip --ignore-failed-read --warning=no-file-changed "
-        f"--directory={shlex.quote(parent or '/')} -- {shlex.quote(name or '.')} "
-        "2>/dev/null || [ $? -eq 1 ]"
+        f"tar --create --gzip --one-file-system --ignore-failed-read "
+        f"--warning=no-file-changed --directory={shlex.quote(parent or '/')} "
+        f"-- {shlex.quote(name or '.')} 2>/dev/null || [ $? -eq 1 ]"
     )
-    return gateway.stream(sandbox, command, timeout_s=ARCHIVE_TIMEOUT_S)
+    return _capped(gateway.stream(sandbox, command, timeout_s=ARCHIVE_TIMEOUT_S))
+
+
+def _itself(where: str) -> str:
+    """A command that prints the record of one path, nothing when it is not there."""
+    return f"find {shlex.quote(where)} -maxdepth 0 -printf {RECORD} 2>/dev/null"
+
+
+def _find(sandbox: Sandbox, command: str) -> Iterator[bytes]:
+    """The records that a command prints, up to MAX_LIST_BYTES of them."""
+    output = gateway.stream(
+        sandbox, f"{command}; true", user="root", timeout_s=VIEW_TIMEOUT_S
+    )
+    rest, taken = b"", 0
+    with contextlib.closing(output) as pieces:
+        for piece in pieces:
+            *records, rest = (rest + piece).split(b"\0")
+            yield from records
+            taken += len(piece)
+            if taken > MAX_LIST_BYTES:
+                return
+
+
+def _entry(record: bytes, folder: str) -> FileEntry | None:
+    """An entry from its record; None for one that is no record."""
+    parts = record.decode(errors="replace").split(" ", 5)
+    if len(parts) < 6:
+        return None
+    own, target, size, modified, mode, name = parts
+    try:
+        modified_at = datetime.fromtimestamp(float(modified), UTC)
+    except (ValueError, OverflowError, OSError):
+        modified_at = None
+    return FileEntry(
+        name=name,
+        path=posixpath.join(folder, name),
+        is_dir=target == "d",
+        is_file=target == "f",
+        is_link=own == "l",
+        size_bytes=int(size) if size.isdecimal() else 0,
+        modified_at=modified_at,
+        mode=mode[:10],
+    )
 
 
 def _capped(pieces: Iterator[bytes]) -> Iterator[bytes]:
@@ -97,17 +190,5 @@ def _capped(pieces: Iterator[bytes]) -> Iterator[bytes]:
     for piece in pieces:
         left -= len(piece)
         if left < 0:
-            raise TooLarge("This file is larger than a download may be.")
+            raise TooLarge("This is larger than a download may be.")
         yield piece
-
-
-def _entry(item: object) -> FileEntry:
-    kind = getattr(item, "type", None)
-    return FileEntry(
-        name=str(getattr(item, "name", "")),
-        path=str(getattr(item, "path", "")),
-        is_dir=getattr(kind, "value", kind) == "dir",
-        is_link=bool(getattr(item, "symlink_target", None)),
-        size_bytes=int(getattr(item, "size", 0) or 0),
-        modified_at=getattr(item, "modified_time", None),
-    )

@@ -4,7 +4,7 @@ import asyncio
 import base64
 import contextlib
 import inspect
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -59,7 +59,7 @@ def run(
 
 def stream(
     sandbox: Sandbox, cmd: str, *, user: str = USER, timeout_s: float = 600
-) -> Iterator[bytes]:
+) -> Generator[bytes]:
     """A command's standard output as it comes, carried as base64 lines.
 
     The wire decodes output as text, so bytes travel encoded. Raises SandboxError
