@@ -1,22 +1,25 @@
 """Pages of a sandbox's files. Nothing of a sandbox is ever served as a document:
 a file comes as text on our page, as an image, or as a download."""
 
+import posixpath
 from dataclasses import dataclass
-from typing import Any
+from typing import IO, Any, cast
 from urllib.parse import quote
 
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
+from django.shortcuts import redirect
 from django.urls import reverse
 from django.utils.http import content_disposition_header
-from django.views.decorators.http import require_GET
+from django.views.decorators.http import require_http_methods
 
 from kode_web.shortcuts import page, pieces
 from kode_web.teams import access
+from kode_web.teams.access import May
 
-from . import actions, files
-from .errors import SandboxError
+from . import actions, files, gateway
+from .errors import Invalid, SandboxError
 from .files import FileEntry
 from .models import Sandbox
 from .views import frame, user_of
@@ -47,19 +50,43 @@ def url_of(sandbox: Sandbox, path: str) -> str:
 
 
 @login_required
-@require_GET
+@require_http_methods(["GET", "POST"])
 def show(request: HttpRequest, code: str, path: str = "") -> HttpResponseBase:
-    """A folder's table or a file's text; by `?download`, `?raw`, `?archive` bytes."""
-    sandbox = access.get(request.user, Sandbox, code)
+    """A folder's table or a file's text; by `?download`, `?raw`, `?archive` bytes.
+
+    A POST puts files into the folder.
+    """
+    may = May.DRIVE if request.method == "POST" else May.VIEW
+    sandbox = access.get(request.user, Sandbox, code, may)
     if not sandbox.is_running:
         context = frame(request, sandbox, "files")
         return page(request, "sandboxes/files.html", context=context)
     where = files.clean(sandbox, f"/{path}" if path else "")
+    if request.method == "POST":
+        return _upload(request, sandbox, where)
     if "archive" in request.GET:
         return _archive(request, sandbox, where)
     if "download" in request.GET or "raw" in request.GET:
         return _bytes(request, sandbox, where)
     return _page(request, sandbox, where)
+
+
+def _upload(request: HttpRequest, sandbox: Sandbox, where: str) -> HttpResponse:
+    """Write the files that were sent; one of the same name is replaced."""
+    sent = request.FILES.getlist("files")
+    if not sent:
+        raise Invalid("No file was chosen. Choose one, then upload.")
+    for file in sent:
+        path = files.clean(sandbox, posixpath.join(where, file.name or "file"))
+        gateway.upload(sandbox, path, cast(IO[bytes], file))
+        actions.record(
+            sandbox,
+            "file.uploaded",
+            actor=user_of(request),
+            path=path[:500],
+            size_bytes=file.size,
+        )
+    return redirect(url_of(sandbox, where))
 
 
 def _page(request: HttpRequest, sandbox: Sandbox, where: str) -> HttpResponse:

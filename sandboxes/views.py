@@ -15,7 +15,7 @@ from kode_web.teams import access
 from kode_web.teams.access import May
 from kode_web.teams.models import User, new_code
 
-from . import actions, gateway, terminals
+from . import actions, files, gateway, terminals
 from . import ports as sandbox_ports
 from .errors import Gone, SandboxError
 from .forms import NewSandbox, Rename
@@ -58,7 +58,7 @@ def frame(request: HttpRequest, sandbox: Sandbox, tab: str) -> dict[str, Any]:
         "total_s": total,
         "percent_left": min(100, 100 * left // total) if left is not None else 0,
         "is_local": sandbox.backend == "local",
-        "workdir": sandbox.workdir or "/home/user",
+        "workdir": files.clean(sandbox, ""),
     }
 
 

@@ -4,6 +4,7 @@ from django import template
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
+from kode_web.teams.templatetags.house import size
 from sandboxes.models import Event
 
 register = template.Library()
@@ -35,6 +36,7 @@ SENTENCES = {
     "sandbox.gone": "The sandbox ended",
     "terminal.opened": "opened a terminal",
     "terminal.closed": "closed a terminal",
+    "file.uploaded": "uploaded a file",
     "file.downloaded": "downloaded a file",
     "file.exported": "downloaded a folder",
 }
@@ -71,4 +73,6 @@ def details(event: Event) -> str:
         return f"{data.get('old', '')} to {data.get('to', '')}"
     if event.kind == "sandbox.extended":
         return f"{int(data.get('seconds', 0)) // 60} min"
+    if event.kind == "file.uploaded":
+        return f"{data.get('path', '')}, {size(data.get('size_bytes'))}"
     return ", ".join(str(value) for value in data.values() if value not in ("", None))

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import cast
 
 import pytest
+from django.core.files.uploadedfile import SimpleUploadedFile
 from django.http import StreamingHttpResponse
 from django.test import Client
 from django.urls import reverse
@@ -285,6 +286,25 @@ def test_files_are_shown_and_leave_closed(house: House, sandbox: Sandbox) -> Non
     got = client.get(at("files", sandbox) + "?archive=1")
     with tarfile.open(fileobj=io.BytesIO(body(got))) as archive:
         assert "user/a b/x.html" in archive.getnames()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_files_are_uploaded_by_who_may(house: House, sandbox: Sandbox) -> None:
+    url = at("file", sandbox, "home/user")
+
+    def send(user: User, name: str) -> int:
+        file = SimpleUploadedFile(name, b"\x00 bytes \xff")
+        return signed_in(user).post(url, {"files": file}).status_code
+
+    assert send(house.charlie, "x") == 404
+    assert send(house.victor, "x") == 403
+    assert send(house.bob, "../../etc/ö #1.bin") == 302
+    assert signed_in(house.bob).post(url).status_code == 400
+    names = gateway.run(sandbox, "ls -A /home/user; cat '/home/user/ö #1.bin' | wc -c")
+    assert "ö #1.bin" in names.stdout
+    assert names.stdout.endswith("9\n")
+    event = Event.objects.get(sandbox=sandbox, kind="file.uploaded")
+    assert event.actor == house.bob
 
 
 @pytest.mark.django_db(transaction=True)
