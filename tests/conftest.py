@@ -81,7 +81,9 @@ def until_running(sandbox: Sandbox) -> Sandbox:
 
 
 @pytest.fixture
-def sandbox(house: House, backend: Runtime, transactional_db: None) -> Iterator[Sandbox]:
+def sandbox(
+    house: House, backend: Runtime, transactional_db: None
+) -> Iterator[Sandbox]:
     """A running sandbox that bob made in the house."""
     request = CreateRequest(name="box")
     row = actions.create(house.bob, house.team, request, key="fixture")

@@ -65,7 +65,8 @@ def test_no_backend_says_what_to_do(house, settings) -> None:
 
 
 @pytest.mark.parametrize(
-    "request_", [CreateRequest(timeout_s=10**6), CreateRequest(metadata={"kode_op": ""})]
+    "request_",
+    [CreateRequest(timeout_s=10**6), CreateRequest(metadata={"kode_op": ""})],
 )
 def test_what_no_backend_would_take_is_refused(house, backend, request_) -> None:
     with pytest.raises(Invalid):
