@@ -102,7 +102,7 @@ def _started(
         except BaseException:
             with contextlib.suppress(Exception):
                 handle.disconnect()
-                handle.kill()
+                box(sandbox).commands.run(_kill_all(handle.pid), user="root", timeout=5)
             raise
 
 
@@ -173,9 +173,14 @@ async def kill_process(sandbox: Sandbox, pid: int) -> bool:
     with calling(sandbox.backend):
         connected = await open_box(sandbox)
         with contextlib.suppress(Exception):
-            await connected.commands.run(f"pkill -KILL -s {pid}", user="root")
+            await connected.commands.run(_kill_all(pid), user="root", timeout=5)
         killed = await connected.commands.kill(pid)
     return killed
+
+
+def _kill_all(pid: int) -> str:
+    """A command that kills a process and what it started, as far as its session."""
+    return f"pkill -KILL -s {pid}; kill -KILL {pid} 2>/dev/null; true"
 
 
 class Pty:
