@@ -22,12 +22,14 @@ from playwright.sync_api import (
     BrowserContext,
     Locator,
     Page,
+    expect,
     sync_playwright,
 )
 
 ROOT = Path(__file__).resolve().parents[2]
 SHOTS = ROOT / "test-results"
 START_S = 120
+expect.set_options(timeout=30_000)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
