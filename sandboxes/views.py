@@ -42,9 +42,6 @@ def user_of(request: HttpRequest) -> User:
 def frame(request: HttpRequest, sandbox: Sandbox, tab: str) -> dict[str, Any]:
     """What the head and the tabs around a sandbox's page show."""
     rights = access.rights(request.user, sandbox)
-    left, total = sandbox.seconds_left, max(1, sandbox.timeout_s)
-    if sandbox.ends_at and sandbox.started_at:
-        total = max(1, int((sandbox.ends_at - sandbox.started_at).total_seconds()))
     return {
         "sandbox": sandbox,
         "tab": tab,
@@ -54,12 +51,24 @@ def frame(request: HttpRequest, sandbox: Sandbox, tab: str) -> dict[str, Any]:
         "can_manage": May.MANAGE in rights,
         "is_moving": sandbox.state in MOVING,
         "stage": actions.stage(sandbox),
-        "seconds_left": left,
-        "total_s": total,
-        "percent_left": min(100, 100 * left // total) if left is not None else 0,
+        "seconds_left": sandbox.seconds_left,
+        "total_s": _total_s(sandbox),
+        "percent_left": _percent_left(sandbox),
         "is_local": sandbox.backend == "local",
         "workdir": files.clean(sandbox, ""),
     }
+
+
+def _total_s(sandbox: Sandbox) -> int:
+    """Seconds from its start to its end, as far as they are known."""
+    if sandbox.ends_at is None or sandbox.started_at is None:
+        return max(1, sandbox.timeout_s)
+    return max(1, int((sandbox.ends_at - sandbox.started_at).total_seconds()))
+
+
+def _percent_left(sandbox: Sandbox) -> int:
+    left = sandbox.seconds_left or 0
+    return min(100, 100 * left // _total_s(sandbox))
 
 
 def go_back(request: HttpRequest, sandbox: Sandbox) -> HttpResponse:
@@ -100,14 +109,19 @@ def index(request: HttpRequest) -> HttpResponse:
     return page(request, "sandboxes/list.html", "rows", context)
 
 
-def _with_rights(user: User, rows: list[Sandbox]) -> list[tuple[Sandbox, bool]]:
-    """Each row and whether the person manages it; asks once for each kind of row."""
+def _with_rights(user: User, rows: list[Sandbox]) -> list[tuple[Sandbox, bool, int]]:
+    """Each row, whether the person manages it, and how much of its time is left.
+
+    Asks for rights once for each kind of row.
+    """
     known: dict[tuple[int, bool], bool] = {}
+    listed = []
     for row in rows:
         kind = (row.team_id, row.owner_id == user.pk)
         if kind not in known:
             known[kind] = May.MANAGE in access.rights(user, row)
-    return [(row, known[row.team_id, row.owner_id == user.pk]) for row in rows]
+        listed.append((row, known[kind], _percent_left(row)))
+    return listed
 
 
 @login_required
