@@ -7,6 +7,7 @@ from kode_web.teams import views as teams
 
 urlpatterns = [
     path("", views.home, name="home"),
+    path("find/", views.find_or_run, name="find"),
     path("me/", teams.me, name="me"),
     path("accounts/link/<str:token>/", teams.sign_in_link, name="sign_in_link"),
     path("templates/", views.templates, name="templates"),

@@ -15,6 +15,7 @@ from django.views.decorators.http import require_GET, require_http_methods, requ
 from agents import actions as agent_actions
 from agents import model
 from agents.models import Agent
+from kode_web.find import find
 from kode_web.shortcuts import page
 from kode_web.teams import access
 from kode_web.teams.models import User, new_code
@@ -55,6 +56,16 @@ def home(request: HttpRequest) -> HttpResponse:
     response = page(request, "home.html", context=context)
     response["Cache-Control"] = "no-store"
     return response
+
+
+@login_required
+@require_GET
+def find_or_run(request: HttpRequest) -> HttpResponse:
+    """What fits a few words: things to do, sandboxes, agents, pages."""
+    text = request.GET.get("q", "").strip()[:100]
+    part = "found" if request.headers.get("HX-Target") == "found" else "palette"
+    context = {"q": text, "groups": find(cast(User, request.user), text)}
+    return page(request, "find.html", part, context)
 
 
 def _start(request: HttpRequest, user: User) -> HttpResponse:

@@ -55,7 +55,7 @@ function keep(old, fresh) {
     if (!turned || old.dataset.touched) fresh.open = old.open;
     if (old.dataset.touched) fresh.dataset.touched = "yes";
   }
-  if (old.matches("details.todos")) fresh.open = old.open;
+  if (old.matches("details.todos, details.thought")) fresh.open = old.open;
   const menu = fresh.querySelector("details.menu");
   if (menu) menu.open = old.querySelector("details.menu")?.open ?? false;
   const typed = old.querySelector("input[name=note]");

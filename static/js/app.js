@@ -28,6 +28,7 @@ export function start(doc = document) {
 function clicked(event, doc) {
   const button = event.target.closest("button, a, summary");
   closeMenus(doc, event.target);
+  if (event.target.matches("dialog[open]")) event.target.close(); // its backdrop
   if (!button) return;
   if (button.matches("[data-switch-theme]")) switchTheme(doc);
   if (button.matches("[data-dismiss]")) button.closest(".banner, .toast")?.remove();

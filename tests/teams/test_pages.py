@@ -274,3 +274,32 @@ def test_every_post_without_a_token_is_refused(house: Any) -> None:
     assert len(urls) > 30
     answers = {url: client.post(url).status_code for url in urls}
     assert {u: s for u, s in answers.items() if s != 403} == {}
+
+
+def hits(person: User, words: str) -> str:
+    headers = {"HX-Request": "true", "HX-Target": "found"}
+    return browser(person).get("/find/", {"q": words}, headers=headers).text
+
+
+def test_find_lists_what_the_person_sees(house: Any) -> None:
+    box = fill(house, name="Nightly import")
+    assert f'href="/sandboxes/{box.code}/"' in hits(house.victor, "import night")
+    assert "Nothing fits" in hits(house.charlie, "import night")
+
+
+def test_find_offers_what_the_person_may_do(house: Any) -> None:
+    box = fill(house, name="Nightly import")
+    assert f'action="/sandboxes/{box.code}/pause/"' in hits(house.bob, "pause")
+    assert "/pause/" not in hits(house.victor, "pause")
+
+
+def test_a_name_alone_does_nothing(house: Any) -> None:
+    fill(house, name="Nightly import")
+    assert "<form" not in hits(house.bob, "nightly")
+    assert "Extend Nightly import" in hits(house.bob, "ext night")
+
+
+def test_find_works_as_a_page(house: Any) -> None:
+    html = browser(house.bob).get("/find/?q=templ").text
+    assert "<html" in html
+    assert 'class="hit" href="/templates/"' in html
