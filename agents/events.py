@@ -10,7 +10,7 @@ Types, with what `data` holds; `step` names one answer of the model and is
     step    {step, model}            an answer begins; what it had is void
     text    {step, at, d}            more text of it, from character `at`
     think   {step, at, d}            more of its thinking
-    answer  {step, text, html, model, cut}   its whole text, final
+    answer  {step, text, thought, html, model, cut}   the whole of it, final
     call    {call, step, state}      the ToolCall row of that code changed
     output  {call, at, d}            more output of a command
     note    {text, tone}             a remark of the system's

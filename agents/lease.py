@@ -161,7 +161,8 @@ def _close_step(agent: Agent, run: Run) -> None:
         return
     pieces = agent.events.filter(run=run, type="text", seq__gt=last.seq)
     text = "".join(event.data["d"] for event in pieces.order_by("seq"))
-    answer = {**last.data, "text": text, "html": markdown.render(text), "cut": True}
+    html = markdown.render(text)
+    answer = {**last.data, "text": text, "thought": "", "html": html, "cut": True}
     events.append(agent.pk, Draft("answer", answer), run_id=run.pk)
 
 

@@ -201,7 +201,7 @@ class Run(models.Model):
 
     A worker owns a running one by its lease; `attempt` is the fence, since each
     claim raises it and every write of a worker names its own. `is_begun` says
-    that the prompt is in the stored conversation.
+    that the prompt is in the stored conversation; `usage` is the chat's total.
     """
 
     class Kind(models.TextChoices):

@@ -210,6 +210,8 @@ async def _open(run: Run, writer: Writer) -> Turn | None:
     """Load what the turn needs; None when its last answer is already saved."""
     agent = await database_sync_to_async(journal.authorise)(run)
     choice = model.choose(agent.template.get("model", ""))
+    rows = Run.objects.filter(pk=run.pk)
+    await database_sync_to_async(rows.update)(model=choice.name)
     store = Store(run)
     conversation = await store.load(agent.code) or Conversation(
         conversation_id=agent.code
@@ -295,15 +297,19 @@ async def _drive(turn: Turn, token: CancellationToken) -> Run.State:
     agent = _library_agent(turn)
     seconds = int(turn.agent.template.get("limits", {}).get("seconds", SECONDS))
     try:
-        async with agent.iter(
-            prompt,
-            deps=turn,
-            conversation=turn.conversation,
-            deferred_tool_results=decided,
-            usage_limits=_limits(turn),
-            cancellation_token=token,
-            timeout=seconds,
-        ) as flow:
+        # Leaving the agent closes the connections to the model's provider.
+        async with (
+            agent,
+            agent.iter(
+                prompt,
+                deps=turn,
+                conversation=turn.conversation,
+                deferred_tool_results=decided,
+                usage_limits=_limits(turn),
+                cancellation_token=token,
+                timeout=seconds,
+            ) as flow,
+        ):
             async for node in flow:
                 if isinstance(node, ModelRequestNode):
                     messages = [*flow.all_messages(), node.request]
@@ -352,11 +358,12 @@ async def _answer(turn: Turn, node: Any, ctx: Any, number: int) -> None:
                     thought += text
         cut = False
     finally:
-        html = await database_sync_to_async(markdown.render)(turn.shown)
+        html = await asyncio.to_thread(markdown.render, turn.shown)
         writer.put(
             "answer",
             step=step,
             text=turn.shown,
+            thought=thought,
             html=html,
             model=turn.choice.name,
             cut=cut,

@@ -113,19 +113,23 @@ class Store(ConversationStore):
                 Conversation.objects.create(code=record.conversation_id, **values)
             elif not rows.filter(revision=expected).update(**values):
                 raise ConversationConflict(record.conversation_id)
-            Run.objects.filter(pk=self.run.pk).update(is_begun=True)
-            _show_usage(self.run, record.usage)
+            totals = _totals(record.usage)
+            Run.objects.filter(pk=self.run.pk).update(is_begun=True, usage=totals)
+            _show_usage(self.run, totals)
 
 
-def _show_usage(run: Run, usage: RunUsage) -> None:
-    """Keep the chat's totals where pages read them."""
-    cost = None if usage.cost is None else str(usage.cost)
-    totals = {
+def _totals(usage: RunUsage) -> dict[str, int | str | None]:
+    """What a chat has used so far."""
+    return {
         "input": usage.input_tokens,
         "output": usage.output_tokens,
         "requests": usage.requests,
-        "cost_usd": cost,
+        "cost_usd": None if usage.cost is None else str(usage.cost),
     }
+
+
+def _show_usage(run: Run, totals: dict[str, int | str | None]) -> None:
+    """Keep the totals where pages read them."""
     rows = Agent.objects.filter(pk=run.agent_id).exclude(usage=totals)
     if rows.update(usage=totals):
         events.append(run.agent_id, Draft("usage"), run_id=run.pk)

@@ -179,9 +179,11 @@ class Toolbox:
         """The agent's sandbox, running; made or resumed when it must be."""
         deadline = time.monotonic() + READY_S
         has_waited = False
+        # It may call the backend: not in the thread that all queries share.
+        lend = database_sync_to_async(actions.lend, thread_sensitive=False)
         try:
             while True:
-                sandbox = await database_sync_to_async(actions.lend)(self._run)
+                sandbox = await lend(self._run)
                 if sandbox.is_running:
                     return sandbox
                 has_waited = True

@@ -118,7 +118,10 @@ class Scribe:
                 return [_text(f"output-{data['call']}", data)]
             case "answer":
                 item = _answered(_item(event, f"step-{data['step']}"), data)
-                return [self._put(f"text-{data['step']}", "answer", item=item)]
+                return [
+                    self._put(f"thought-{data['step']}", "thought", item=item),
+                    self._put(f"text-{data['step']}", "answer", item=item),
+                ]
             case "call":
                 return self._call(data, drawn)
             case "user" | "step" | "note":
@@ -204,7 +207,7 @@ def _item(event: AgentEvent, id: str) -> Item:
 def _answered(item: Item, data: dict[str, Any]) -> Item:
     # The writer cleaned it; see `markdown`.
     item.data, item.text, item.html = data, data["text"], mark_safe(data["html"])
-    item.is_open = False
+    item.thought, item.is_open = data["thought"], False
     return item
 
 

@@ -9,13 +9,18 @@ from typing import Any
 import pytest
 from channels.db import database_sync_to_async
 from pydantic_ai.messages import ModelMessage
-from pydantic_ai.models.function import AgentInfo, DeltaToolCall, FunctionModel
+from pydantic_ai.models.function import (
+    AgentInfo,
+    DeltaThinkingPart,
+    DeltaToolCall,
+    FunctionModel,
+)
 
 from agents import lease, model
 from agents.models import Agent, Run
 from agents.runner import run_turn
 
-# One answer: its text, or the tool calls it makes.
+# One answer: its text, or the tool calls it makes. It thinks before "Hmm.".
 Answer = str | list[tuple[str, dict[str, Any]]]
 
 
@@ -30,11 +35,14 @@ class Script:
 
     async def stream(
         self, messages: list[ModelMessage], info: AgentInfo
-    ) -> AsyncIterator[str | dict[int, DeltaToolCall]]:
+    ) -> AsyncIterator[str | dict[int, DeltaToolCall | DeltaThinkingPart]]:
         """The next answer, a word at a time."""
         self.seen.append(list(messages))
         answer = self.answers.pop(0) if self.answers else "Nothing more."
         if isinstance(answer, str):
+            if answer.startswith("Hmm."):
+                yield {0: DeltaThinkingPart(content="What could it be? ")}
+                yield {0: DeltaThinkingPart(content="Ah, that.")}
             for word in answer.split(" "):
                 yield word + " "
                 if self.gate is not None:

@@ -4,7 +4,8 @@ The last message of the user is the script, as JSON:
     {"tools": [[name, args], ...], "text": "...", "delay_s": 0.0}
 Answer number k of the turn calls tool k; when they are used up it says `text`,
 a word at a time with `delay_s` between. Anything else is answered by "Hello.".
-`calls` counts the answers begun, by number within the turn.
+`calls` counts the answers begun, by number within the turn. With `refuses` set,
+every request gets that HTTP status.
 """
 
 import asyncio
@@ -44,6 +45,7 @@ class FakeOpenAI:
         """Not listening yet."""
         self.calls: list[int] = []
         self.url = ""
+        self.refuses = 0
 
     async def handle(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
@@ -51,10 +53,16 @@ class FakeOpenAI:
         """Answer one connection until it closes."""
         with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
             while True:
-                head = (await reader.readuntil(b"\r\n\r\n")).lower()
-                _, _, rest = head.partition(b"content-length:")
+                said = (await reader.readuntil(b"\r\n\r\n")).lower()
+                _, _, rest = said.partition(b"content-length:")
                 size = int(rest.split(b"\r\n")[0]) if rest else 0
                 body = json.loads(await reader.readexactly(size))
+                if self.refuses:
+                    answer = (
+                        f"HTTP/1.1 {self.refuses} No\r\nContent-Length: 2\r\n\r\n{{}}"
+                    )
+                    writer.write(answer.encode())
+                    continue
                 await self.answer(body["messages"], writer)
         writer.close()
 

@@ -188,6 +188,7 @@ def test_a_worker_ends_in_order_and_stops_at_once(house, sandbox, worker) -> Non
     begun = time.monotonic()
     actions.stop(house.bob, agent)
     until(lambda: is_idle(agent))
-    assert time.monotonic() - begun < 1
+    # A second on an idle machine; this test shares it with others.
+    assert time.monotonic() - begun < 2
     assert agent.calls.get().state == ToolCall.State.FAILED
     assert only.end(signal.SIGTERM) == 0

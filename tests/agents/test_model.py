@@ -6,6 +6,7 @@ from agents import model
 from agents.models import Mode, Run
 
 from .conftest import latest_run
+from .fake_openai import fake_openai
 from .test_turns import start
 
 
@@ -102,3 +103,35 @@ async def test_a_failing_provider_is_never_replaced(house, keys, work) -> None:
     assert run.state == Run.State.ERROR
     assert "does not answer" in run.error
     assert not await agent.calls.aexists()
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    ("status", "words"), [(401, "refuses the key"), (404, "does not know this model")]
+)
+async def test_a_refusal_says_what_to_do(
+    house, keys, work, status: int, words: str
+) -> None:
+    async with fake_openai() as fake:
+        fake.refuses = status
+        keys.OPENAI_BASE_URL, keys.MODEL = fake.url, "openai:some"
+        keys.OPENAI_API_KEY = "sk-very-secret"
+        agent = await start(house, "Hello")
+        await work()
+    run = await latest_run(agent)
+    assert run.state == Run.State.ERROR
+    assert words in run.error
+    assert "sk-very-secret" not in str([e.data async for e in agent.events.all()])
+
+
+@pytest.mark.django_db(transaction=True)
+async def test_a_real_wire_carries_a_turn(house, keys, work) -> None:
+    async with fake_openai() as fake:
+        keys.OPENAI_BASE_URL, keys.MODEL = fake.url, "openai:some"
+        agent = await start(house, "Hello")
+        await work()
+    await agent.arefresh_from_db()
+    answer = await agent.events.aget(type="answer")
+    assert answer.data["text"].strip() == "Hello."
+    assert answer.data["model"] == "openai:some"
+    assert (agent.usage["input"], agent.usage["output"]) == (10, 5)

@@ -39,7 +39,7 @@ async def busy_agent(house, sandbox, script) -> Agent:
         [("todo_write", {"todos": [{"id": "1", "title": "a", "status": "pending"}]})],
         [("bash_run", {"cmd": "for i in 1 2 3 4 5; do echo $i; sleep 0.1; done"})],
         [("fs_read", {"path": "/no/such/file"}), ("fs_write", {"path": "x"})],
-        "All **done** now, " + "word " * 40,
+        "Hmm. All **done** now, " + "word " * 40,
     ]
     return await start(house, "Go <b>on</b>", sandbox=sandbox, mode=Mode.AUTO)
 
@@ -56,6 +56,7 @@ async def test_every_page_becomes_the_same(house, sandbox, script, work) -> None
     await in_thread(follow)(agent, house.bob, cursor, live)
     _, last = await in_thread(page)(agent, house.bob)
     assert "done" in str(last.shown())
+    assert "Ah, that." in str(last.shown())
     assert live.shown() == last.shown()
     assert len({cursor for cursor, _ in pages}) > 5
     for cursor, early in pages:
@@ -100,3 +101,14 @@ async def test_no_event_is_sent_twice(house, script, work) -> None:
     ids = [c["id"] for c in changes if c["op"] == "put" and c["into"]]
     assert len(ids) == len(set(ids)) == 4
     assert again == (cursor, [])
+
+
+async def test_a_fork_shows_what_it_was_forked_from(house, sandbox, script, work):
+    agent = await busy_agent(house, sandbox, script)
+    await work()
+    copy = await in_thread(actions.fork)(house.bob, agent)
+    _, original = await in_thread(page)(agent, house.bob)
+    _, forked = await in_thread(page)(copy, house.bob)
+    words = "".join(original.root.itertext()).split()
+    assert "".join(forked.root.itertext()).split()[: len(words)] == words
+    assert agent.name in "".join(forked.root.itertext())
