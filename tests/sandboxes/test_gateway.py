@@ -4,7 +4,6 @@ import asyncio
 import importlib
 import inspect
 import time
-from collections.abc import Iterator
 
 import e2b
 import httpx
@@ -14,7 +13,7 @@ from sandboxes import errors, gateway
 from sandboxes.gateway import Breaker, Status, control, translate
 from sandboxes.models import Sandbox
 
-from .fake_plane import Plane, fake_plane
+from .fake_plane import fake_plane
 
 # The package's function of that name hides the module.
 module = importlib.import_module("sandboxes.gateway.backends")
@@ -76,20 +75,6 @@ def test_no_error_of_the_sdk_is_forgotten() -> None:
         if inspect.isclass(kind) and issubclass(kind, Exception)
     }
     assert theirs - known - not_of_sandboxes == set()
-
-
-@pytest.fixture
-def plane(settings, tmp_path) -> Iterator[Plane]:
-    """The product's settings, pointed at a control plane that fails on purpose."""
-    key = tmp_path / "key"
-    key.write_text("secret-key")
-    module._breakers.clear()
-    control._statuses.clear()
-    with fake_plane() as plane:
-        settings.RUNTIME_URL, settings.RUNTIME_KEY_FILE = plane.url, str(key)
-        yield plane
-    module._breakers.clear()
-    control._statuses.clear()
 
 
 def box(**fields: object) -> Sandbox:
