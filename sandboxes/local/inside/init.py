@@ -296,7 +296,7 @@ def do_deadline(who: Asker, fds: list[int], seconds: bytes) -> None:
 
 
 def do_ping(who: Asker, fds: list[int]) -> None:
-    """ping: answers the number of running commands."""
+    """ping: the number of running commands."""
     answer(who, 0, len(running))
 
 

@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from sandboxes.local.contract import BoxGone, BoxStats, Identity
 
@@ -107,13 +108,13 @@ class LocalBox:
 
     async def pause(self) -> None:
         """See contract.Box. Without a freezer every process is stopped instead."""
-        if not await self._launcher.call("pause", sandbox_id=self.sandbox_id):
+        if not await self._ask("pause"):
             await self._channel.call("all", 19)
         self._paused = True
 
     async def resume(self) -> None:
         """See contract.Box."""
-        if not await self._launcher.call("resume", sandbox_id=self.sandbox_id):
+        if not await self._ask("resume"):
             await self._channel.call("all", 18)
         self._paused = False
 
@@ -124,15 +125,17 @@ class LocalBox:
 
     async def set_internet(self, allowed: bool) -> None:
         """See contract.Box."""
-        await self._launcher.call(
-            "set_internet", sandbox_id=self.sandbox_id, allowed=allowed
-        )
+        await self._ask("set_internet", allowed=allowed)
 
     async def stats(self) -> BoxStats:
         """See contract.Box."""
-        return BoxStats(
-            **await self._launcher.call("stats", sandbox_id=self.sandbox_id)
-        )
+        return BoxStats(**await self._ask("stats"))
+
+    async def _ask(self, call: str, **arguments: bool) -> Any:
+        """A call of the launcher about this sandbox. Raises BoxGone."""
+        if self._channel.ended.is_set():
+            raise BoxGone("The sandbox has ended.")
+        return await self._launcher.call(call, sandbox_id=self.sandbox_id, **arguments)
 
     async def gone(self) -> None:
         """See contract.Box."""

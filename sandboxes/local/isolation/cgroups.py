@@ -52,6 +52,14 @@ def processes(cgroup: str) -> int:
     return _number(v1) or _number(MOUNT / cgroup / "pids.current")
 
 
+def is_frozen(cgroup: str) -> bool:
+    """Whether every process of it stands still; that takes a while after the order."""
+    v1 = MOUNT / "freezer" / cgroup / "freezer.state"
+    if v1.exists():
+        return v1.read_text().strip() == "FROZEN"
+    return _field(MOUNT / cgroup / "cgroup.events", "frozen") == 1
+
+
 def counts_swap() -> bool:
     """Whether a limit may say that memory is not to be swapped."""
     if version() == "v2":

@@ -13,6 +13,7 @@ import os
 import shutil
 import signal
 import socket
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,7 +27,17 @@ from sandboxes.local.contract import (
     Limits,
 )
 
-from . import cgroups, folders, interpreter, mounts, oci, probe, syscalls, usage
+from . import (
+    cgroups,
+    folders,
+    interpreter,
+    mounts,
+    oci,
+    probe,
+    removal,
+    syscalls,
+    usage,
+)
 from .kept import Kept
 from .network import Router, missing_tools
 from .oci_runtime import OciRuntime, end_of
@@ -34,7 +45,7 @@ from .trees import Trees
 
 PARALLEL_CREATES = 4
 END_S = 10.0  # for a killed PID 1, which takes its whole PID namespace along
-REMOVE_S = 3.0  # for its files; what takes longer goes on in the background
+REMOVE_S = 1.0  # for its files; what takes longer goes on in the background
 logger = logging.getLogger(__name__)
 
 
@@ -67,6 +78,7 @@ class Engine:
         self._creating = asyncio.Semaphore(PARALLEL_CREATES)
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._removing: set[asyncio.Task[None]] = set()
+        self._stopped = threading.Event()
         self._python = ""
         self._lock: int | None = None
         self._changes: socket.socket | None = None
@@ -120,7 +132,8 @@ class Engine:
             self._remove(leftover)
         kept_now = [live.kept for live in self.live.values()]
         self.trees.prune({kept.tree for kept in kept_now})
-        _prune(mounts.STATE, {kept.python for kept in kept_now} | {self._python})
+        used = {kept.python for kept in kept_now} | {self._python}
+        interpreter.prune(mounts.STATE, used)
         await self._reconnect()
         return sorted(self.live)
 
@@ -198,7 +211,7 @@ class Engine:
         folder = self.boxes / sandbox_id
         (folder / "files" / "upper").mkdir(parents=True)
         (folder / "files" / "work").mkdir()
-        _name(folder / "files" / "upper", sandbox_id)
+        skeleton.name(folder / "files" / "upper", sandbox_id)
         self._write_config(spec, kept)
         listener = folders.listen(self.run / "control" / sandbox_id, self.owner)
         try:
@@ -285,10 +298,16 @@ class Engine:
             raise OSError(f"Sandbox {sandbox_id} does not end.") from error
 
     def _remove(self, folder: Path) -> asyncio.Task[None]:
-        task = asyncio.create_task(_remove(folder))
+        task = asyncio.create_task(self._removed(folder))
         self._removing.add(task)
         task.add_done_callback(self._removing.discard)
         return task
+
+    async def _removed(self, folder: Path) -> None:
+        try:
+            await asyncio.to_thread(removal.remove, folder, self._stopped)
+        except OSError as error:
+            logger.warning("files of a sandbox stay in %s: %s", folder, error)
 
     async def pause(self, sandbox_id: str) -> bool:
         """Freeze it; False where this machine has no freezer for us."""
@@ -296,7 +315,14 @@ class Engine:
         if self.limited and not live.paused:
             await self.oci.call("pause", sandbox_id)
             live.paused = True
+            await self._frozen(sandbox_id)
         return self.limited
+
+    async def _frozen(self, sandbox_id: str) -> None:
+        """Wait for it: the order to freeze comes back before it is carried out."""
+        async with asyncio.timeout(END_S):
+            while not cgroups.is_frozen(self._cgroup(sandbox_id)):
+                await asyncio.sleep(0.005)
 
     async def resume(self, sandbox_id: str) -> bool:
         """Thaw it; False as above."""
@@ -358,6 +384,7 @@ class Engine:
         await asyncio.gather(*self._ending.values(), return_exceptions=True)
         if self._removing:
             await asyncio.wait(self._removing, timeout=REMOVE_S)
+        self._stopped.set()  # what is left now goes at the next start
         if self._changes is None:
             return
         asyncio.get_running_loop().remove_reader(self._changes)
@@ -366,28 +393,3 @@ class Engine:
             self.router.stop()
             cgroups.remove(f"kode/{self.run.name}")
             shutil.rmtree(self.run, ignore_errors=True)
-
-
-def _name(upper: Path, sandbox_id: str) -> None:
-    """Write the files of /etc that differ from sandbox to sandbox."""
-    (upper / "etc").mkdir()
-    hosts = f"127.0.0.1 localhost {sandbox_id}\n::1 localhost ip6-localhost\n"
-    (upper / "etc/hosts").write_text(hosts)
-    (upper / "etc/hostname").write_text(f"{sandbox_id}\n")
-    (upper / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")
-
-
-async def _remove(folder: Path) -> None:
-    """Remove a tree that somebody hostile made: of any depth, with any names."""
-    process = await asyncio.create_subprocess_exec(
-        "rm", "-rf", "--one-file-system", "--", str(folder)
-    )
-    if await process.wait():
-        logger.warning("files of a sandbox stay in %s", folder)
-
-
-def _prune(folder: Path, used: set[str]) -> None:
-    """Remove interpreters that no sandbox uses any more."""
-    for path in folder.glob("python-*"):
-        if path.name not in used:
-            shutil.rmtree(path, ignore_errors=True)

@@ -17,7 +17,7 @@ from pathlib import Path
 
 INSIDE = Path(__file__).parent.parent / "inside"
 HOME = "/.kode"
-# Whatever the programs of `inside/` import; the copy holds these and no more.
+# Whatever programs of `inside/` may import; the copy holds these and what they need.
 MODULES = [
     "_signal",
     "_socket",
@@ -25,14 +25,20 @@ MODULES = [
     "base64",
     "ctypes",
     "encodings.idna",
+    "enum",
     "errno",
     "fcntl",
+    "functools",
+    "grp",
     "io",
     "json",
     "os",
     "posix",
     "pwd",
+    "re",
     "select",
+    "selectors",
+    "socket",
     "stat",
     "struct",
     "sys",
@@ -57,9 +63,11 @@ import json, sys
 for name in sys.argv[1:]:
     __import__(name)
 files = [getattr(m, "__file__", None) for m in list(sys.modules.values())]
+# A module like collections.abc puts another one in its place.
+names = [name.replace(".", "/") + ".py" for name in sys.modules]
 with open("/proc/self/maps") as maps:
     mapped = {line.split()[-1] for line in maps if ".so" in line.split()[-1]}
-print(json.dumps([[f for f in files if f], sorted(mapped)]))
+print(json.dumps([[f for f in files if f], names, sorted(mapped)]))
 """
 
 
@@ -85,6 +93,13 @@ def build(folder: Path) -> Path:
     return draft.rename(target)
 
 
+def prune(folder: Path, used: set[str]) -> None:
+    """Remove the copies that no sandbox runs on any more."""
+    for path in folder.glob("python-*"):
+        if path.name not in used:
+            shutil.rmtree(path, ignore_errors=True)
+
+
 def _stamp() -> str:
     digest = hashlib.sha256(f"{sys.version}{sys.base_prefix}{MODULES}".encode())
     for path in sorted((Path(__file__), *INSIDE.glob("*.py"))):
@@ -101,7 +116,7 @@ def _copy_python(draft: Path) -> None:
         capture_output=True,
         check=True,
     )
-    modules, libraries = json.loads(done.stdout)
+    modules, names, libraries = json.loads(done.stdout)
     version = f"python{sys.version_info.major}.{sys.version_info.minor}"
     stdlib = Path(os.__file__).resolve().parent
     target = draft / "lib" / version
@@ -111,9 +126,9 @@ def _copy_python(draft: Path) -> None:
     # The file that Python knows its home by.
     shutil.copy(stdlib / "os.py", target / "os.py")
     (target / "lib-dynload").mkdir()
-    for name in modules:
+    for name in (*modules, *(str(stdlib / name) for name in names)):
         path = Path(name).resolve()
-        if path.is_relative_to(stdlib):
+        if path.is_relative_to(stdlib) and path.is_file():
             copy = target / path.relative_to(stdlib)
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(path, copy)

@@ -160,3 +160,12 @@ def _allow_sudo(root: Path) -> None:
     (root / "etc/pam.d").mkdir(exist_ok=True)
     (root / "etc/pam.d/sudo").write_text(PAM)
     (root / "etc/pam.d/su").write_text(PAM)
+
+
+def name(upper: Path, sandbox_id: str) -> None:
+    """Write the files of /etc that differ from sandbox to sandbox."""
+    (upper / "etc").mkdir()
+    hosts = f"127.0.0.1 localhost {sandbox_id}\n::1 localhost ip6-localhost\n"
+    (upper / "etc/hosts").write_text(hosts)
+    (upper / "etc/hostname").write_text(f"{sandbox_id}\n")
+    (upper / "etc/resolv.conf").write_text("nameserver 10.0.2.3\n")
