@@ -33,6 +33,19 @@ const WORDS = {
   [GONE]: "ended",
 };
 
+const MODIFIERS = ["ctrl", "alt"];
+
+function hold(button, on) {
+  button.setAttribute("aria-pressed", on ? "true" : "false");
+}
+
+/** One typed character as it is with ctrl or alt held; longer text as it is. */
+export function modified(text, names) {
+  if (text.length !== 1) return text;
+  const control = names.includes("ctrl") ? String.fromCharCode(text.toUpperCase().charCodeAt(0) & 31) : text;
+  return names.includes("alt") ? `\x1b${control}` : control;
+}
+
 /** The port of a link to the sandbox's own loopback, or null. */
 export function localPort(uri) {
   const found = LOCAL.exec(uri);
@@ -71,6 +84,7 @@ export class Shell {
       state: (name, code) => this.showState(name, code),
     });
     this.listen();
+    this.resized(this.terminal.rows, this.terminal.cols);
   }
 
   makeTerminal() {
@@ -95,7 +109,7 @@ export class Shell {
     guard(terminal);
     terminal.open(this.element);
     this.fit.fit();
-    terminal.onData((text) => this.type(new TextEncoder().encode(text)));
+    terminal.onData((text) => this.type(new TextEncoder().encode(this.held(text))));
     terminal.onBinary((text) => this.type(Uint8Array.from(text, (c) => c.charCodeAt(0))));
     terminal.onResize(({ rows, cols }) => this.resized(rows, cols));
     terminal.attachCustomKeyEventHandler((event) => this.key(event));
@@ -175,13 +189,22 @@ export class Shell {
     }
   }
 
-  /** Held modifiers of the key bar change the next key that is tapped or typed. */
+  /** A key of the key bar; ctrl and alt hold for the next one. */
   tap(event) {
     const button = event.target.closest("[data-key]");
     if (!button) return;
     const name = button.dataset.key;
-    this.terminal.input(KEYS[name] ?? name);
+    if (MODIFIERS.includes(name)) hold(button, button.getAttribute("aria-pressed") !== "true");
+    else this.terminal.input(KEYS[name] ?? name);
     this.terminal.focus();
+  }
+
+  /** Typed text with the held modifiers, which are let go of by it. */
+  held(text) {
+    const pressed = this.view.querySelectorAll("[data-key][aria-pressed=true]");
+    const names = Array.from(pressed, (button) => button.dataset.key);
+    for (const button of pressed) hold(button, false);
+    return modified(text, names);
   }
 
   key(event) {
