@@ -35,6 +35,7 @@ from . import (
     oci,
     probe,
     removal,
+    skeleton,
     syscalls,
     usage,
 )
