@@ -16,6 +16,9 @@ from sandboxes import actions, gateway
 from sandboxes.actions import CreateRequest
 from sandboxes.models import Sandbox, State
 from tests.local.server import Runtime, start_runtime
+from tests.services import postgres, redis
+
+__all__ = ["postgres", "redis"]
 
 READY_S = 60
 
