@@ -73,6 +73,8 @@ TESTS = (
         "redis-server",
         "Redis tests are skipped",
     ),
+    # Sandboxes of the template `host` have this machine's programs.
+    Part("full-screen program", ("vim", "less"), "less", "a terminal test fails"),
 )
 
 
