@@ -113,6 +113,61 @@ def test_extend_moves_the_end_but_not_past_the_longest_life(house, sandbox) -> N
         actions.extend(house.bob, sandbox, 60)
 
 
+@pytest.mark.parametrize("seconds", [0, -60])
+def test_extending_never_shortens(house, sandbox, seconds: int) -> None:
+    with pytest.raises(Invalid):
+        actions.extend(house.bob, sandbox, seconds)
+
+
+def test_resuming_takes_a_place_of_the_quota(house, sandbox, settings) -> None:
+    actions.pause(house.bob, sandbox)
+    settings.MAX_RUNNING_SANDBOXES = 0
+    with pytest.raises(QuotaExceeded):
+        actions.resume(house.bob, sandbox)
+    sandbox.refresh_from_db()
+    assert sandbox.state == State.PAUSED
+
+
+def test_everything_at_once_ends_as_gone(house, sandbox) -> None:
+    """Row and machine agree whatever order it comes in."""
+    wrong: list[Exception] = []
+
+    def do(action) -> None:
+        try:
+            action(house.bob, Sandbox.objects.get(pk=sandbox.pk))
+        except (NotReady, Gone):
+            pass
+        except Exception as error:
+            wrong.append(error)
+        finally:
+            connection.close()
+
+    verbs = [actions.pause, actions.resume, actions.dispose] * 8
+    threads = [threading.Thread(target=do, args=(verb,)) for verb in verbs]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    Sandbox.objects.filter(state=State.KILLING).update(
+        state_at=timezone.now() - 2 * reaper.STUCK
+    )
+    reaper.run_once()
+    until_gone(sandbox)
+    assert wrong == []
+    assert gateway.machines("local", {gateway.OP_KEY: sandbox.op_id}) == []
+
+
+def test_a_sick_backend_keeps_no_page_waiting(house, plane, settings) -> None:
+    settings.DEFAULT_BACKEND = "local"
+    plane.answer = "hang"
+    begun = time.monotonic()
+    row = actions.create(house.bob, house.team, CreateRequest(), key="slow")
+    assert time.monotonic() - begun < 3
+    assert (row.state, actions.stage(row)) == (State.CREATING, "Starting")
+    actions.dispose(house.bob, row)
+    assert actions.stage(row) == "Disposing"
+
+
 def test_connecting_does_not_change_the_end(sandbox) -> None:
     before = gateway.info(sandbox).ends_at
     gateway.forget(sandbox)
