@@ -41,42 +41,57 @@ class TerminalSocket(RowSocket):
         {"start": n, "epoch": e, "reset": b, "drive": b}   the next byte is
                     number n; with reset, clear the screen first: history before
                     it is lost or was not asked for
+                    `modes` is to be written first, and `live` is the number of
+                    the first byte that is new to everybody: what a program asked
+                    the terminal before it was answered then
+        {"size": [rows, cols], "yours": b}   the shell's size; yours when it
+                    follows this browser, which is that of who types
+        {"drive": b} whether the person may type, when that changed
         {"exit": n} the shell ended, with its code or null; then close 4410
-        {"wait": s} the terminal cannot be had now, says why; then close 1013
+        {"wait": s} the terminal cannot be had now, says why; close 1013 may follow
         {"error": s} a message was not understood
     From the browser, binary frames are input. Text frames are JSON:
         {"ack": n}  everything before byte n is drawn
-        {"size": [rows, cols]}
+        {"size": [rows, cols]}   what this browser has room for
+        {"reply": s} what the terminal answers a program by itself; only that of
+                    who drives reaches it
     Closes: 4401 signed out, 4403 may not type, 4404 not found, 4408 stalled,
     4410 gone, 1009 message too big, 1013 too many or try again.
     """
 
     model = Sandbox
-    channel_layer_alias = "none"  # bytes and keys never pass through a layer
     _session: Session | None = None
+    _pump: asyncio.Task[None] | None = None
 
     async def joined(self) -> None:
         """Attach and begin to send."""
         query = _query(self.scope["query_string"])
-        rows, cols = _size(query.get("rows"), query.get("cols")) or (24, 80)
+        size = _size(query.get("rows"), query.get("cols")) or (24, 80)
         code = self.scope["url_route"]["kwargs"]["terminal"]
         try:
-            session = await terminals.attach(self.row, code, rows=rows, cols=cols)
+            session = await terminals.attach(self.row, code, rows=size[0], cols=size[1])
         except SandboxError as error:
             await self._turn_away(error)
             return
-        self._session = session
         self._budget = _Budget(MESSAGES_PER_S)
-        self._viewer = Viewer(self._send_bytes, self._send_control, str(self.row.pk))
-        session.join(self._viewer, can_drive=May.DRIVE in self.may)
-        await session.resize(self._viewer, rows, cols)
+        self._viewer = Viewer(self._send_bytes, self._send_control, size)
+        session.join(self._viewer, may_drive=May.DRIVE in self.may)
+        self._session = session
         self._pump = asyncio.create_task(self._run(session, query))
 
     async def left(self) -> None:
         """Leave the session; the shell lives on."""
         if self._session is not None:
             self._session.leave(self._viewer)
+        if self._pump is not None:
             self._pump.cancel()
+
+    async def may_changed(self) -> None:
+        """A role was raised or lowered while the socket is open."""
+        if self._session is not None:
+            may_drive = May.DRIVE in self.may
+            self._session.allow(self._viewer, may_drive=may_drive)
+            await self._send_control({"drive": may_drive})
 
     async def _turn_away(self, error: SandboxError) -> None:
         if isinstance(error, NotFound):
@@ -107,25 +122,31 @@ class TerminalSocket(RowSocket):
         if not await self.is_allowed(INPUT_AGE_S):
             return
         if May.DRIVE not in self.may:
-            return  # What a viewer's own terminal answers by itself is dropped.
+            return
+        if not self.row.is_running:
+            await self._send_control({"wait": f"This sandbox is {self.row.state}."})
+            return
         if not session.type(self._viewer, data):
             await self.close(TOO_BIG)
 
     async def _take_control(self, session: Session, text: str) -> None:
-        if not self._budget.spend():
-            return
         try:
             message = json.loads(text)
         except (ValueError, RecursionError):
             message = None
+        if isinstance(message, dict) and isinstance(message.get("ack"), int):
+            # As many as there were frames; a lost one would hold up the shell.
+            session.acknowledge(self._viewer, message["ack"])
+            return
+        if not self._budget.spend():
+            return
         match message:
-            case {"ack": int(offset)}:
-                session.acknowledge(self._viewer, offset)
-            case {"size": [int(rows), int(cols)]} if May.DRIVE in self.may:
+            case {"size": [int(rows), int(cols)]}:
                 if size := _size(rows, cols):
-                    await session.resize(self._viewer, *size)
-            case {"size": _}:
-                return
+                    session.resize(self._viewer, size)
+            case {"reply": str(reply)}:
+                if session.driver is self._viewer:
+                    await self._take_input(session, reply.encode("utf-8", "replace"))
             case _:
                 await self._send_control({"error": "This message is not understood."})
 
@@ -164,7 +185,7 @@ class TerminalSocket(RowSocket):
         self._viewer.restart(offset)
         await self._say_start(session, reset=True, prefix=prefix)
         if offset > 0 and session.ring.is_full_screen:
-            await session.redraw()
+            session.redraw()
 
     async def _say_start(
         self, session: Session, *, reset: bool, prefix: bytes = b""
@@ -175,6 +196,7 @@ class TerminalSocket(RowSocket):
                 "epoch": session.epoch,
                 "reset": reset,
                 "cut": reset and self._viewer.sent > 0,
+                "live": session.ring.end,
                 "modes": prefix.decode("latin-1"),
                 "drive": May.DRIVE in self.may,
             }
@@ -185,6 +207,10 @@ class TerminalSocket(RowSocket):
         viewer = self._viewer
         if viewer.sent < session.ring.start:
             await self._start_over(session)
+        size = session.size, session.driver is viewer
+        if viewer.told != size:
+            viewer.told = size
+            await self._send_control({"size": list(size[0]), "yours": size[1]})
         waiting = session.ring.end - viewer.sent
         if waiting and viewer.room > 0:
             data = session.ring.read(viewer.sent, min(FRAME_BYTES, viewer.room))
@@ -217,9 +243,10 @@ class TerminalSocket(RowSocket):
 class SandboxSocket(RowSocket):
     """News of one sandbox.
 
-    Address: `/ws/sandboxes/<code>/`. The server sends JSON, nothing is expected:
+    Address: `/ws/sandboxes/<code>/`. The server sends JSON:
         {"state": s, "stage": s, "ends_at": iso or null}   now, and on each change
         {"ports": [{"number", "process"}]}                 when they change
+    The browser sends {"visible": b}: nobody looks for ports while nobody sees them.
     Closes like every socket: 4401, 4404, 1013.
     """
 
@@ -228,6 +255,9 @@ class SandboxSocket(RowSocket):
     async def joined(self) -> None:
         """Follow the group of the sandbox, and look at its ports."""
         self._shown: list[dict[str, object]] | None = None
+        self._told: dict[str, object] = {}
+        self._visible = asyncio.Event()
+        self._visible.set()
         if self.channel_layer is not None:
             await self.channel_layer.group_add(
                 actions.group(self.row.code), self.channel_name
@@ -252,7 +282,11 @@ class SandboxSocket(RowSocket):
     async def receive(
         self, text_data: str | None = None, bytes_data: bytes | None = None
     ) -> None:
-        """Nothing is expected."""
+        """Whether anybody sees the page."""
+        if text_data == '{"visible":false}':
+            self._visible.clear()
+        else:
+            self._visible.set()
 
     async def _send_state(self) -> None:
         row = self.row
@@ -261,12 +295,14 @@ class SandboxSocket(RowSocket):
             "stage": actions.stage(row),
             "ends_at": row.ends_at.isoformat() if row.ends_at else None,
         }
-        await self.send(text_data=json.dumps(news))
+        if news != self._told:
+            self._told = news
+            await self.send(text_data=json.dumps(news))
 
     async def _look(self) -> None:
         """Every two seconds; a lost nudge is made good here too."""
-        state = self.row.state
         while True:
+            await self._visible.wait()
             if self.row.is_running:
                 found = await asyncio.to_thread(ports.listening_or_none, self.row)
                 shown = [{"number": p.number, "process": p.process} for p in found]
@@ -276,9 +312,7 @@ class SandboxSocket(RowSocket):
             await asyncio.sleep(PORTS_EVERY_S)
             if not await self.is_allowed(PORTS_EVERY_S):
                 return
-            if self.row.state != state:
-                state = self.row.state
-                await self._send_state()
+            await self._send_state()
 
 
 class _Budget:

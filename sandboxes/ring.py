@@ -6,6 +6,8 @@ from collections import deque
 RING_BYTES = 1 << 20
 # A cut moves on to the next line if one begins within this.
 LINE_BYTES = 4096
+# Small output is kept in pieces of this size, so that finding a place stays quick.
+PIECE_BYTES = 16 << 10
 MODE = re.compile(rb"\x1b\[\?([0-9;]{1,40})([hl])")
 # An escape sequence may lie across two pieces; this much is looked at again.
 OVERLAP = 48
@@ -21,14 +23,18 @@ class Ring:
     def __init__(self, limit: int = RING_BYTES) -> None:
         self.start = self.end = 0
         self._limit = limit
-        self._pieces: deque[bytes] = deque()
+        self._pieces: deque[bytearray] = deque()
         self._dropped_modes: dict[int, bool] = {}
         self._modes: dict[int, bool] = {}
         self._seam = self._dropped_seam = b""
 
     def append(self, data: bytes) -> None:
         """Add output at the end."""
-        self._pieces.append(data)
+        last = self._pieces[-1] if self._pieces else None
+        if last is not None and len(last) + len(data) <= PIECE_BYTES:
+            last += data
+        else:
+            self._pieces.append(bytearray(data))
         self.end += len(data)
         self._seam = _scan(self._modes, self._seam, data)
         while self.end - self.start > self._limit:
@@ -41,7 +47,8 @@ class Ring:
         position, found, size = self.start, [], 0
         for piece in self._pieces:
             if position + len(piece) > offset:
-                part = piece[max(0, offset - position) :][: limit - size]
+                skip = max(0, offset - position)
+                part = piece[skip : skip + limit - size]
                 found.append(part)
                 size += len(part)
                 if size >= limit:
@@ -71,7 +78,7 @@ class Ring:
         return any(self._modes.get(mode) for mode in ALTERNATE)
 
 
-def _scan(modes: dict[int, bool], seam: bytes, data: bytes) -> bytes:
+def _scan(modes: dict[int, bool], seam: bytes, data: bytes | bytearray) -> bytes:
     """Note the modes that `data` sets; returns what the next piece begins with."""
     text = seam + data
     for numbers, action in MODE.findall(text):

@@ -12,6 +12,7 @@ import logging
 import secrets
 import time
 from collections.abc import Awaitable, Callable
+from weakref import WeakValueDictionary
 
 from channels.db import database_sync_to_async
 from django.utils import timezone
@@ -35,7 +36,10 @@ INPUT_BYTES = 256 << 10
 MAX_TERMINALS = 20
 # How long a shell may take to show its prompt before it is typed to all the same.
 PROMPT_S = 2.0
+# A program must see the odd size before the right one, or it takes nothing for new.
+NUDGE_S = 0.05
 
+type Size = tuple[int, int]  # rows, columns
 type SendBytes = Callable[[bytes], Awaitable[None]]
 type SendControl = Callable[[dict[str, object]], Awaitable[None]]
 
@@ -43,8 +47,11 @@ type SendControl = Callable[[dict[str, object]], Awaitable[None]]
 class Viewer:
     """One socket's place in the output."""
 
-    def __init__(self, send: SendBytes, control: SendControl, name: str) -> None:
-        self.send, self.control, self.name = send, control, name
+    def __init__(self, send: SendBytes, control: SendControl, size: Size) -> None:
+        self.send, self.control, self.size = send, control, size
+        self.may_drive = False
+        # The size that it was told last, and whether that was its own doing.
+        self.told: tuple[Size, bool] | None = None
         self.sent = self.acked = 0
         self.window = MIN_WINDOW
         self.news = asyncio.Event()
@@ -91,13 +98,16 @@ class Session:
         self.ring = Ring()
         self.viewers: set[Viewer] = set()
         self.driver: Viewer | None = None
-        self.size = (24, 80)
+        self.size: Size = (24, 80)
         self.exit_code: int | None = None
         self.is_over = asyncio.Event()
         self._pty: gateway.Pty | None = None
         self._room = asyncio.Event()
         self._input: asyncio.Queue[bytes] = asyncio.Queue()
         self._input_bytes = 0
+        self._resized = asyncio.Event()
+        self._is_nudged = False
+        self._noted_at = float("-inf")
         self._tasks: list[asyncio.Task[None]] = []
 
     async def open(self, rows: int, cols: int) -> None:
@@ -119,10 +129,11 @@ class Session:
                 self.sandbox, self.terminal.pid, self._take
             )
             first = ""
-            await self.redraw()
+            self.redraw()
         self._tasks = [
             asyncio.create_task(self._follow()),
             asyncio.create_task(self._type()),
+            asyncio.create_task(self._fit()),
         ]
         if first:
             self._tasks.append(asyncio.create_task(self._type_first(first)))
@@ -152,47 +163,69 @@ class Session:
         viewer.acknowledge(offset)
         self._room.set()
 
-    def join(self, viewer: Viewer, *, can_drive: bool) -> None:
+    def join(self, viewer: Viewer, *, may_drive: bool) -> None:
         """Add a viewer; the first who may type sets the pace and the size."""
         self.viewers.add(viewer)
-        if self.driver is None and can_drive:
-            self.driver = viewer
+        self.allow(viewer, may_drive=may_drive)
 
     def leave(self, viewer: Viewer) -> None:
         """Remove a viewer; the shell goes on."""
         self.viewers.discard(viewer)
-        if self.driver is viewer:
-            self.driver = None
+        self.allow(viewer, may_drive=False)
+
+    def allow(self, viewer: Viewer, *, may_drive: bool) -> None:
+        """Follow a viewer's rights; somebody else drives when he no longer may."""
+        viewer.may_drive = may_drive
+        if self.driver is None or not self.driver.may_drive:
+            others = (other for other in self.viewers if other.may_drive)
+            self._drive(viewer if may_drive else next(others, None))
+
+    def _drive(self, viewer: Viewer | None) -> None:
+        """Let a viewer set the pace and the size."""
+        self.driver = viewer
         self._room.set()
+        if viewer is not None:
+            self.resize(viewer, viewer.size)
+        for other in self.viewers:
+            other.news.set()
 
     def type(self, viewer: Viewer, data: bytes) -> bool:
         """Queue input; False when too much is waiting already."""
         if self._input_bytes + len(data) > INPUT_BYTES:
             return False
         if self.driver is not viewer:
-            self.driver = viewer
-            self._room.set()
+            self._drive(viewer)
         self._input_bytes += len(data)
         self._input.put_nowait(data)
         return True
 
-    async def resize(self, viewer: Viewer, rows: int, cols: int) -> None:
-        """Follow the size of whoever types."""
-        if self.driver not in (viewer, None) or self._pty is None:
-            return
-        if (rows, cols) != self.size:
-            self.size = (rows, cols)
-            with contextlib.suppress(SandboxError):
-                await self._pty.resize(rows, cols)
+    def resize(self, viewer: Viewer, size: Size) -> None:
+        """Follow the size of whoever types, and keep in mind that of the others."""
+        viewer.size = size
+        if self.driver is viewer and size != self.size:
+            self.size = size
+            self._resized.set()
+            for other in self.viewers:
+                other.news.set()
 
-    async def redraw(self) -> None:
+    def redraw(self) -> None:
         """Make the program draw its screen again: it does after a resize."""
-        if self._pty is None:
-            return
-        rows, cols = self.size
-        with contextlib.suppress(SandboxError):
-            await self._pty.resize(rows, max(2, cols - 1))
-            await self._pty.resize(rows, cols)
+        self._is_nudged = True
+        self._resized.set()
+
+    async def _fit(self) -> None:
+        """Give the shell the size that is wanted."""
+        assert self._pty is not None
+        while True:
+            await self._resized.wait()
+            self._resized.clear()
+            rows, cols = self.size
+            with contextlib.suppress(SandboxError):
+                if self._is_nudged:
+                    self._is_nudged = False
+                    await self._pty.resize(rows, max(2, cols - 1))
+                    await asyncio.sleep(NUDGE_S)
+                await self._pty.resize(rows, cols)
 
     async def _type(self) -> None:
         """Send input in order, what has gathered in one piece."""
@@ -208,7 +241,17 @@ class Session:
                 return
             except SandboxError as error:
                 logger.info("terminal %s: %s", self.terminal.code, error)
-            await database_sync_to_async(actions.touch)(self.sandbox)
+            self._note_use()
+
+    def _note_use(self) -> None:
+        """Write down that the sandbox is in use: seldom, and no key waits for it."""
+        now = time.monotonic()
+        if now - self._noted_at < actions.TOUCH_S:
+            return
+        self._noted_at = now
+        touch = database_sync_to_async(actions.touch, thread_sensitive=False)
+        self._tasks = [task for task in self._tasks if not task.done()]
+        self._tasks.append(asyncio.create_task(touch(self.sandbox)))
 
     async def _type_first(self, command: str) -> None:
         """Type the command that the terminal was opened for, after its prompt."""
@@ -227,7 +270,7 @@ class Session:
         except SandboxError as error:
             logger.info("terminal %s: %s", self.terminal.code, error)
         if self.exit_code is not None:
-            await database_sync_to_async(_closed)(self.terminal, self.exit_code)
+            await database_sync_to_async(_ended)(self.terminal, self.exit_code)
         self.finish()
 
     def finish(self) -> None:
@@ -236,12 +279,13 @@ class Session:
         self.is_over.set()
         for viewer in self.viewers:
             viewer.news.set()
-        for task in self._tasks[1:]:
-            task.cancel()
+        for task in self._tasks:
+            if task is not asyncio.current_task():
+                task.cancel()
 
 
 sessions: dict[str, Session] = {}
-_opening: dict[str, asyncio.Lock] = {}
+_opening: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
 
 async def attach(sandbox: Sandbox, code: str, *, rows: int, cols: int) -> Session:
@@ -250,9 +294,11 @@ async def attach(sandbox: Sandbox, code: str, *, rows: int, cols: int) -> Sessio
     Raises NotFound for a terminal that is not the sandbox's or has ended, Gone
     and NotReady when the sandbox does not run, Unreachable to retry.
     """
-    async with _opening.setdefault(code, asyncio.Lock()):
+    lock = _opening.setdefault(code, asyncio.Lock())
+    async with lock:
         known = sessions.get(code)
-        if known is not None:
+        # Rights are those of the sandbox: it must be the terminal's own.
+        if known is not None and known.sandbox.pk == sandbox.pk:
             return known
         if not sandbox.is_alive:
             raise Gone("This sandbox has ended.")
@@ -263,7 +309,7 @@ async def attach(sandbox: Sandbox, code: str, *, rows: int, cols: int) -> Sessio
         try:
             await session.open(rows, cols)
         except NotFound:
-            await database_sync_to_async(_closed)(terminal, None)
+            await database_sync_to_async(_ended)(terminal, None)
             raise
         sessions[code] = session
         return session
@@ -287,12 +333,14 @@ def create_row(sandbox: Sandbox, user: User, command: str = "") -> Terminal:
 
 def close(user: User, terminal: Terminal) -> None:
     """End a shell for everybody."""
-    if terminal.pid is not None and terminal.closed_at is None:
+    # The row first: whoever else sees the shell end then has nothing to record.
+    if not _closed(terminal, None):
+        return
+    actions.record(terminal.sandbox, "terminal.closed", actor=user, name=terminal.name)
+    if terminal.pid is not None:
         command = f"kill -HUP {terminal.pid}; sleep 0.2; kill -KILL {terminal.pid}"
         with contextlib.suppress(SandboxError):
             gateway.run(terminal.sandbox, command, user="root", timeout_s=5)
-    _closed(terminal, None)
-    actions.record(terminal.sandbox, "terminal.closed", actor=user, name=terminal.name)
 
 
 def _find(sandbox: Sandbox, code: str) -> Terminal:
@@ -309,7 +357,18 @@ def _opened(terminal: Terminal, pid: int) -> None:
     terminal.save(update_fields=["pid"])
 
 
-def _closed(terminal: Terminal, exit_code: int | None) -> None:
-    Terminal.objects.filter(pk=terminal.pk, closed_at=None).update(
-        closed_at=timezone.now(), exit_code=exit_code
-    )
+def _closed(terminal: Terminal, exit_code: int | None) -> bool:
+    """Close the row; False when it was closed before."""
+    rows = Terminal.objects.filter(pk=terminal.pk, closed_at=None)
+    return rows.update(closed_at=timezone.now(), exit_code=exit_code) == 1
+
+
+def _ended(terminal: Terminal, exit_code: int | None) -> None:
+    """The shell ended by itself."""
+    if _closed(terminal, exit_code):
+        actions.record(
+            terminal.sandbox,
+            "terminal.closed",
+            name=terminal.name,
+            exit_code=exit_code,
+        )

@@ -2,17 +2,20 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
 from channels.db import database_sync_to_async
 from channels.testing import WebsocketCommunicator
 from django.conf import settings
+from django.contrib.sessions.models import Session
 from django.test import Client
 
 from kode_web.asgi import application
+from kode_web.teams.access import own_team
 from sandboxes import terminals
 from sandboxes.models import Sandbox, Terminal
 
@@ -54,9 +57,15 @@ class Socket:
 
     async def until_control(self, name: str) -> dict[str, Any]:
         """Read until a control frame has the name."""
-        while not any(name in control for control in self.controls):
+        return await self.until_control_that(lambda control: name in control)
+
+    async def until_control_that(
+        self, wanted: Callable[[dict[str, Any]], bool]
+    ) -> dict[str, Any]:
+        """Read until a control frame is as wanted."""
+        while not any(map(wanted, self.controls)):
             await self.step()
-        return next(control for control in self.controls if name in control)
+        return next(filter(wanted, self.controls))
 
     async def until_closed(self) -> int:
         """Read to the close; its code."""
@@ -272,10 +281,174 @@ async def test_a_keystroke_does_not_wait_for_a_slow_query(
 ) -> None:
     async with open_socket(house.bob, sandbox, terminal.code) as socket:
         await socket.until(b"$")
-        import time
-
         slow = asyncio.ensure_future(database_sync_to_async(time.sleep)(3))
         await socket.type("echo quick-$((1+1))\r")
         await socket.until(b"quick-2")
         assert not slow.done()
         await slow
+
+
+async def test_a_terminal_is_reached_through_its_own_sandbox_alone(
+    house, sandbox, terminal
+) -> None:
+    own = await database_sync_to_async(own_sandbox_of)(house.victor)
+    async with (
+        open_socket(house.bob, sandbox, terminal.code) as bob,
+        open_socket(house.victor, own, terminal.code) as victor,
+    ):
+        await victor.type("echo intruder-$((1+1))\r")
+        assert await victor.until_closed() == 4404
+        await bob.type("echo mine-$((3+3))\r")
+        await bob.until(b"mine-6")
+    assert b"intruder" not in bob.output
+
+
+def own_sandbox_of(user) -> Sandbox:
+    return Sandbox.objects.create(
+        team=own_team(user), owner=user, name="own", backend="local", state="running"
+    )
+
+
+async def test_keys_do_not_wait_for_each_other_behind_a_slow_query(
+    house, sandbox, terminal
+) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.until(b"$")
+        slow = asyncio.ensure_future(database_sync_to_async(time.sleep)(3))
+        for number in range(5):
+            await socket.type(f"echo key-$(({number}+10))\r")
+            await socket.until(b"key-1%d" % number)
+        assert not slow.done()
+        await slow
+
+
+async def test_acknowledgements_are_never_too_many(house, sandbox, terminal) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.until(b"$")
+        socket.acks = False
+        await socket.type("head -c 130000 /dev/zero | tr '\\0' x; echo e''nd\r")
+        begin = socket.offset
+        while socket.offset < begin + 100_000:
+            await socket.step()
+        for offset in range(begin, begin + 1000):
+            await socket.control({"ack": offset})
+        await socket.control({"ack": socket.offset})
+        socket.acks = True
+        await socket.until(b"end")
+
+
+async def test_a_watcher_does_not_set_the_size(house, sandbox, terminal) -> None:
+    async with (
+        open_socket(house.victor, sandbox, terminal.code, "?rows=7&cols=31") as victor,
+        open_socket(house.bob, sandbox, terminal.code, "?rows=30&cols=90") as bob,
+    ):
+        assert (await bob.until_control("size"))["size"] == [30, 90]
+        await bob.until(b"$")
+        await bob.type("echo size=$(stty size)=\r")
+        await bob.until(b"size=30 90=")
+        await victor.until_control_that(
+            lambda control: control == {"size": [30, 90], "yours": False}
+        )
+
+
+async def test_the_size_follows_whoever_types(house, sandbox, terminal) -> None:
+    async with (
+        open_socket(house.bob, sandbox, terminal.code, "?rows=30&cols=90") as bob,
+        open_socket(house.alice, sandbox, terminal.code, "?rows=20&cols=70") as alice,
+    ):
+        await bob.until(b"$")
+        await alice.type("\r")
+        mine = {"size": [20, 70], "yours": True}
+        await alice.until_control_that(lambda control: control == mine)
+        await alice.type("echo size=$(stty size)=\r")
+        await alice.until(b"size=20 70=")
+        theirs = {"size": [20, 70], "yours": False}
+        await bob.until_control_that(lambda control: control == theirs)
+
+
+async def test_only_the_driver_answers_a_program(house, sandbox, terminal) -> None:
+    async with (
+        open_socket(house.bob, sandbox, terminal.code) as bob,
+        open_socket(house.alice, sandbox, terminal.code) as alice,
+    ):
+        await bob.until(b"$")
+        await alice.until_control("size")
+        await bob.type("read -rs -n 3 a; echo got=$a=\r")
+        await bob.until(b"got=$a=")
+        await alice.control({"reply": "BAD"})
+        await alice.control({"size": [24, 80]})
+        await alice.control({"never": "heard of"})
+        await alice.until_control("error")
+        await bob.control({"reply": "yes"})
+        await bob.until(b"got=yes=")
+
+
+async def test_a_role_that_is_lowered_stops_typing(house, sandbox, terminal) -> None:
+    async with open_socket(house.alice, sandbox, terminal.code) as socket:
+        await socket.until(b"$")
+        await database_sync_to_async(lower)(house.alice)
+        await socket.until_control_that(lambda control: control.get("drive") is False)
+        await socket.type("echo late-$((1+1))\r")
+        session = terminals.sessions[terminal.code]
+        assert session.driver is None
+    assert b"late" not in socket.output
+
+
+def lower(user) -> None:
+    membership = user.memberships.get(team__slug="house")
+    membership.role = "viewer"
+    membership.save()
+
+
+async def test_signing_out_closes_at_once(house, sandbox, terminal) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.until(b"$")
+        session = await Session.objects.aget()
+        await database_sync_to_async(session.delete)()
+        begun = time.monotonic()
+        assert await socket.until_closed() == 4401
+        assert time.monotonic() - begun < 2
+
+
+async def test_a_shell_that_ends_is_in_the_timeline(house, sandbox, terminal) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.type("exit 3\r")
+        assert await socket.until_closed() == 4410
+    event = await sandbox.events.filter(kind="terminal.closed").aget()
+    assert event.data == {"name": terminal.name, "exit_code": 3}
+
+
+async def test_a_new_shell_follows_one_that_ended(house, sandbox, terminal) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.type("exit\r")
+        await socket.until_closed()
+    again = await database_sync_to_async(terminals.create_row)(sandbox, house.bob)
+    async with open_socket(house.bob, sandbox, again.code) as socket:
+        await socket.type("echo new-$((1+1))\r")
+        await socket.until(b"new-2")
+
+
+async def test_the_twenty_first_socket_is_one_too_many(
+    house, sandbox, terminal
+) -> None:
+    async with AsyncExitStack() as stack:
+        for _ in range(20):
+            socket = open_socket(house.bob, sandbox, terminal.code)
+            await (await stack.enter_async_context(socket)).until_control("start")
+        async with open_socket(house.bob, sandbox, terminal.code) as one_more:
+            assert await one_more.until_closed() == 1013
+
+
+async def test_a_program_with_a_screen_draws_again_after_a_restart(
+    house, sandbox, terminal
+) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.until(b"$")
+        await socket.type("vim -u NONE -c 'call setline(1, \"drawn-\".(6*7))'\r")
+        await socket.until(b"drawn-42")
+    session = terminals.sessions.pop(terminal.code)  # as after a restart
+    for task in session._tasks:
+        task.cancel()
+    await session._pty.close()
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.until(b"drawn-42")
