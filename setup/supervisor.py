@@ -94,6 +94,7 @@ class Part:
 
     def kill(self) -> None:
         """End it and all that runs in its session at once."""
+        self._stopping = True
         if self._process is not None:
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self._process.pid, signal.SIGKILL)

@@ -14,6 +14,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
@@ -29,6 +30,8 @@ from setup.supervisor import Part, Supervisor
 
 # A web process that ends this often before it ever answered is given up.
 TRIES = 3
+# A group and its leader may both be signalled; within this it is one wish.
+SAME_SIGNAL_S = 1.0
 # Our own processes are never asked through a proxy.
 DIRECT = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 RUNTIME_NEEDS = (
@@ -151,6 +154,7 @@ class Launch:
         out = sys.stderr if check else sys.stdout
         self.supervisor = Supervisor(Path("Procfile"), Printer(out))
         self.ended = asyncio.Event()
+        self.stopped_at = 0.0
 
     async def run(self) -> int:
         """Start, answer `--check` or wait for a signal, end everything."""
@@ -168,13 +172,15 @@ class Launch:
             await self.supervisor.stop()
 
     def _on_signal(self) -> None:
-        """First time: end in order. Again: kill what is left."""
+        """First time: end in order. Again, a while later: kill what is left."""
+        now = time.monotonic()
         if not self.ended.is_set():
             print("kode: stopping", file=sys.stderr)
+            self.stopped_at = now
             self.ended.set()
-            return
-        for part in self.supervisor.parts.values():
-            part.kill()
+        elif now - self.stopped_at > SAME_SIGNAL_S:
+            for part in self.supervisor.parts.values():
+                part.kill()
 
     async def _work(self) -> int:
         local, *_ = await asyncio.gather(
