@@ -15,7 +15,7 @@ from typing import Any
 
 from sandboxes.local.contract import BoxGone, IsolationUnavailable
 
-from . import checks
+from . import checks, syscalls
 from .engine import Engine
 
 PACKET_BYTES = 1 << 18
@@ -25,10 +25,12 @@ logger = logging.getLogger(__name__)
 class Launcher:
     """Answers the server's calls until it goes away."""
 
-    def __init__(self, root: Path, owner: int, connection: socket.socket) -> None:
+    def __init__(
+        self, root: Path, owner: int, connection: socket.socket, problem: str
+    ) -> None:
         self.engine = Engine(root, owner)
         self._connection = connection
-        self._problem = ""
+        self._problem = problem
         self._found: list[str] | None = None
         self._starting = asyncio.Lock()
         self._sending = asyncio.Lock()  # a loop waits for one writer of a socket
@@ -121,7 +123,13 @@ class Launcher:
 
 def serve(root: Path, owner: int, connection: socket.socket) -> None:
     """Run the launcher to its end; the body of the forked process."""
-    asyncio.run(Launcher(root, owner, connection).serve())
+    problem = ""
+    try:
+        # Before there is a thread: each keeps the mounts it began with.
+        syscalls.private_mounts()
+    except OSError as error:
+        problem = f"This machine allows no mounts of our own: {error}"
+    asyncio.run(Launcher(root, owner, connection, problem).serve())
 
 
 class LauncherClient:

@@ -34,12 +34,11 @@ class Mounts:
         self._namespaces: dict[int, int] = {}
 
     def start(self, state: Path) -> None:
-        """Leave the host's mounts and pin `state`, whatever its name becomes.
+        """Pin `state`, whatever its name becomes. Our mounts are private already.
 
         Where the folder around it belongs to the server's user, that user could
         put another in its place; here it stays the one that was checked.
         """
-        syscalls.private_mounts()
         if cgroups.version() == "hybrid":
             _hide_unified()
         pinned = _checked(state)

@@ -43,6 +43,7 @@ while sleep 15; do
 done
 """
 RTMGRP_IPV4_IFADDR = 0x10
+TUNNEL = "/dev/net/tun"
 # Nothing in here is ever reached: not the host, its networks, nor neighbours.
 PRIVATE = (
     "0.0.0.0/8, 10.0.0.0/8, 100.64.0.0/10, 127.0.0.0/8, 169.254.0.0/16, "
@@ -79,8 +80,11 @@ table ip kode_nat {{
 
 
 def missing_tools() -> list[str]:
-    """The programs that are not here; without them sandboxes have no network."""
-    return [name for name in TOOLS if not shutil.which(name, path=PATH)]
+    """What the way out lacks here; without it sandboxes have no network."""
+    missing = [name for name in TOOLS if not shutil.which(name, path=PATH)]
+    if not os.access(TUNNEL, os.R_OK | os.W_OK):
+        missing.append(f"access to {TUNNEL}")
+    return missing
 
 
 class Router:
