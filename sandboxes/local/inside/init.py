@@ -24,7 +24,6 @@ KEPT_EXITS = 1024
 # Above PID 1's own score: when memory ends the kernel takes a command first.
 COMMAND_OOM_SCORE = b"600"
 TIOCSPTLCK, TIOCGPTN, TIOCSWINSZ = 0x40045431, 0x80045430, 0x5414
-# What Python or we ignore, for a command to have as usual.
 DEFAULT_SIGNALS = tuple(
     getattr(_signal, f"SIG{name}")
     for name in ("PIPE", "CHLD", "XFSZ", "TERM", "INT", "HUP")
@@ -169,14 +168,14 @@ def do_exec(who: Asker, fds: list[int], *fields: bytes) -> None:
 def place(fds: list[int]) -> list[Action]:
     """Make the descriptors the child's 0, 1, 2, ... whatever their numbers are."""
     high: list[Action] = []
-    for number, fd in enumerate(fds):
-        if fd < len(fds):
+    count = len(fds)
+    for number in range(count):
+        fd = fds[number]
+        if fd < count:
             # Below the targets it could be overwritten before its turn.
             fd = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 64)
             fds.append(fd)
         high.append((posix.POSIX_SPAWN_DUP2, fd, number))
-        if len(high) == MAX_FDS:
-            break
     return high
 
 
@@ -189,7 +188,7 @@ def score(pid: int) -> None:
     try:
         posix.write(fd, COMMAND_OOM_SCORE)
     except OSError:
-        pass
+        pass  # it has ended already
     posix.close(fd)
 
 
@@ -241,9 +240,8 @@ def do_all(who: Asker, fds: list[int], number: bytes) -> None:
     """all: a signal to every process but this one."""
     try:
         posix.kill(-1, int(number))
-    except OSError as error:
-        if error.errno != errno.ESRCH:
-            raise
+    except ProcessLookupError:
+        pass
     answer(who, 0)
 
 
@@ -365,17 +363,13 @@ def serve(fd: int) -> None:
 
 
 def main() -> None:
-    # A change of the effective group makes the process non-dumpable: nobody in
-    # here can trace it or read its descriptors.
+    # Makes the process non-dumpable: nobody in here can trace or read it.
     posix.setegid(1)
     posix.setegid(0)
     for number in (_signal.SIGTERM, _signal.SIGINT, _signal.SIGHUP):
         _signal.signal(number, _signal.SIG_IGN)
     _signal.signal(_signal.SIGCHLD, lambda *_: None)
-    ready, wakeup = posix.pipe()
-    for fd in (ready, wakeup):
-        posix.set_blocking(fd, False)
-        posix.set_inheritable(fd, False)
+    ready, wakeup = posix.pipe2(posix.O_NONBLOCK | posix.O_CLOEXEC)
     _signal.set_wakeup_fd(wakeup, warn_on_full_buffer=False)
     posix.set_inheritable(LISTENER, False)
     listener = _socket.socket(fileno=LISTENER)

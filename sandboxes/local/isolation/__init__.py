@@ -5,13 +5,21 @@ keeps the privileges and serves no network, and leaves this process without any:
 as root it becomes an ordinary user, as an ordinary user it is root of a user
 namespace only. The `Driver` it returns is driven over a socket to the launcher.
 
-    oci.py          what confines a sandbox, as data
-    engine.py       makes, finds and removes sandboxes (launcher only)
-    trees.py        what a sandbox's file system starts from
-    network.py      the way out
+    launcher.py     the socket between the two processes, and who serves it
+    checks.py       what the launcher accepts from a server it does not trust
     privileges.py   who holds what
-    launcher.py     the socket between the two processes
-    box.py          a live sandbox, as the server sees it
+    engine.py       makes, finds, pauses and ends sandboxes (launcher only)
+    oci.py          what confines a sandbox, as data; seccomp.json with it
+    oci_runtime.py  calls of crun or runc
+    mounts.py       root file systems put together, out of everybody's sight
+    trees.py        what they start from; skeleton.py is the tree `host`
+    interpreter.py  the private Python that PID 1 and helpers run on
+    network.py      the way out
+    cgroups.py      limits' accounting; usage.py what a sandbox uses
+    removal.py      removes what somebody hostile left
+    folders.py      where sockets and states lie; kept.py what is remembered
+    box.py          a live sandbox, as the server sees it; channel.py to its PID 1
+    probe.py        what this machine gives
 """
 
 import functools
