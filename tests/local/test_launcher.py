@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from sandboxes.local.contract import BoxSpec
-from sandboxes.local.isolation import cgroups, checks
+from sandboxes.local.isolation import cgroups, checks, usage
 from sandboxes.local.isolation.folders import run_folder
 from sandboxes.local.isolation.trees import Trees
 
@@ -259,3 +259,12 @@ def test_running_sandboxes_keep_their_tree(tmp_path: Path) -> None:
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted([first, "host-used"])
     with pytest.raises(OSError, match="not built"):
         trees.current("base")
+
+
+def test_use_is_measured_or_refused_without_a_cgroup() -> None:
+    found = usage.of_namespace(os.getpid())
+    assert found.memory > 1 << 20
+    assert found.processes >= 1
+    # All that cannot be looked at must not count as one sandbox.
+    with pytest.raises(OSError, match="ns/pid"):
+        usage.of_namespace(1 << 23)
