@@ -268,3 +268,20 @@ def test_use_is_measured_or_refused_without_a_cgroup() -> None:
     # All that cannot be looked at must not count as one sandbox.
     with pytest.raises(OSError, match="ns/pid"):
         usage.of_namespace(1 << 23)
+
+
+async def several(driver: Tracked) -> None:
+    for _ in range(4):
+        box = await driver.box()
+        await box.pause()
+        await box.resume()
+
+
+def test_launcher_collects_what_it_adopts(isolated: Isolated) -> None:
+    isolated.run(several)
+    isolated.run(several)
+    pid = isolated.launcher()
+    children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+    states = [Path(f"/proc/{c}/stat").read_text() for c in children]
+    # One may have ended since the last look, never one for each sandbox.
+    assert sum(") Z " in state for state in states) <= 1, states

@@ -1,6 +1,7 @@
 """Calls of crun (or runc) with nothing of our environment."""
 
 import asyncio
+import contextlib
 import json
 import os
 import select
@@ -8,6 +9,9 @@ import shutil
 from pathlib import Path
 
 from .oci import PATH
+
+RUNTIMES = ("crun", "runc")
+_waited: set[int] = set()  # children that somebody waits for
 
 
 class OciRuntime:
@@ -77,11 +81,33 @@ async def _run(command: list[str], inherit: int | None) -> str:
 async def _ended(pid: int) -> int:
     """The exit code of a child of ours, without a thread or a signal handler."""
     process = os.pidfd_open(pid)
+    _waited.add(pid)
     try:
         await end_of(process)
     finally:
         os.close(process)
-    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        _waited.discard(pid)
+    code = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+    reap_orphans()
+    return code
+
+
+def reap_orphans() -> None:
+    """Collect what the container runtime left behind: we adopt it.
+
+    Of others' children nothing: who waits for them needs their exit code.
+    """
+    for child in Path("/proc/self/task").glob("*/children"):
+        for pid in map(int, child.read_text().split()):
+            with contextlib.suppress(OSError):
+                name, state = _name_and_state(pid)
+                if state == "Z" and name in RUNTIMES and pid not in _waited:
+                    os.waitpid(pid, os.WNOHANG)
+
+
+def _name_and_state(pid: int) -> tuple[str, str]:
+    head, _, tail = Path(f"/proc/{pid}/stat").read_text().rpartition(")")
+    return head.partition("(")[2], tail.split()[0]
 
 
 async def end_of(process: int) -> None:
