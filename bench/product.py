@@ -11,6 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+import httpx
+
 ROOT = Path(__file__).resolve().parents[1]
 # Prints a session's cookie, and a sandbox with a new terminal, as JSON.
 PREPARE = """
@@ -69,6 +71,14 @@ class Product:
         self.cookie, code, terminal = json.loads(done.stdout.partition("JSON")[2])
         return code, terminal
 
+    def end_sandboxes(self) -> None:
+        """Kill the sandboxes, which would outlive the product."""
+        headers = {"X-API-KEY": (self.data / "runtime.key").read_text().strip()}
+        found = httpx.get(f"{self.runtime_url}/v2/sandboxes", headers=headers).json()
+        for row in found:
+            url = f"{self.runtime_url}/sandboxes/{row['sandboxID']}"
+            httpx.delete(url, headers=headers, timeout=60)
+
     def server_pids(self) -> list[int]:
         """Pids of the web process and of the runtime."""
         found = []
@@ -105,6 +115,7 @@ def running_product(data: Path) -> Iterator[Product]:
         else:
             raise RuntimeError("Kode Web did not start")
         yield product
+        product.end_sandboxes()
     finally:
         process.send_signal(signal.SIGTERM)
         process.wait(60)

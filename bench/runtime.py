@@ -31,7 +31,7 @@ def timed(call: Callable[[], object]) -> float:
 @contextlib.contextmanager
 def created(runtime: Runtime, **options: object) -> Iterator[Sandbox]:
     """A sandbox that is killed at the end."""
-    box = Sandbox.create(timeout=120, **runtime.options, **options)
+    box = Sandbox.create(timeout=120, **runtime.sdk, **options)
     try:
         yield box
     finally:
@@ -41,7 +41,7 @@ def created(runtime: Runtime, **options: object) -> Iterator[Sandbox]:
 def create_to_output(runtime: Runtime) -> float:
     """From the create call to the first output of a command."""
     begun = time.perf_counter()
-    box = Sandbox.create(timeout=120, **runtime.options)
+    box = Sandbox.create(timeout=120, **runtime.sdk)
     assert box.commands.run("echo hi").stdout == "hi\n"
     spent = (time.perf_counter() - begun) * 1000
     box.kill()
@@ -56,6 +56,18 @@ def line(name: str, values: list[float], base: list[float] | None = None) -> str
     return f"{name:34}{middle:9.1f}{high:9.1f}{ratio}"
 
 
+def plain_subprocess() -> None:
+    """The same command as an ordinary child, without this user's profile."""
+    subprocess.run(["/bin/bash", "-l", "-c", COMMAND], env={"HOME": "/nonexistent"})
+
+
+def idle_mb(runtime: Runtime) -> float:
+    """Memory of one sandbox that does nothing, by its own accounting."""
+    with created(runtime) as box:
+        time.sleep(12)  # The file helper ends when it is not needed.
+        return box.get_metrics()[-1].mem_used / (1 << 20)
+
+
 def measure(runtime: Runtime, rounds: int) -> list[str]:
     """All rows of the table."""
     plain: list[float] = []
@@ -65,14 +77,16 @@ def measure(runtime: Runtime, rounds: int) -> list[str]:
     with created(runtime) as box:
         box.commands.run(COMMAND)
         for _ in range(rounds):
-            plain.append(timed(lambda: subprocess.run(["/bin/bash", "-lc", COMMAND])))
+            plain.append(timed(plain_subprocess))
             execs.append(timed(lambda: box.commands.run(COMMAND)))
     for _ in range(rounds):
         bursts.append(create_to_output(runtime))
     for _ in range(rounds):
         time.sleep(0.6)  # Time for the pool to make the next one.
         paced.append(create_to_output(runtime))
+    idle = idle_mb(runtime)
     return [
+        f"{'idle sandbox, MB':34}{idle:9.1f}",
         line("plain subprocess (bash -lc)", plain),
         line("exec round trip", execs, plain),
         line("create to first output, in a row", bursts, plain),
@@ -85,8 +99,12 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__)
     options.add_argument("--rounds", type=int, default=20)
     rounds = options.parse_args().rounds
-    with tempfile.TemporaryDirectory() as root, start_runtime(Path(root)) as runtime:
-        rows = measure(runtime, rounds)
+    with tempfile.TemporaryDirectory() as root:
+        runtime = start_runtime(Path(root))
+        try:
+            rows = measure(runtime, rounds)
+        finally:
+            runtime.stop()
     print(f"{'ms, ' + str(rounds) + ' rounds':34}{'median':>9}{'p95':>9}{'ratio':>8}")
     print("\n".join(rows))
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import httpx
 import pytest
 from playwright.sync_api import (
     Browser,
@@ -95,6 +96,18 @@ class Product:
         )
         return done.stdout
 
+    def end_sandboxes(self) -> None:
+        """Kill what the tests left running, so that nothing outlives them."""
+        text = "".join(self.lines)
+        found = re.findall(r'"api_url": "([^"]+)"', text)
+        if not found:
+            return
+        headers = {"X-API-KEY": (self.data / "runtime.key").read_text().strip()}
+        answer = httpx.get(f"{found[-1]}/v2/sandboxes", headers=headers)
+        for sandbox in answer.json():
+            url = f"{found[-1]}/sandboxes/{sandbox['sandboxID']}"
+            httpx.delete(url, headers=headers, timeout=60)
+
     def processes(self, name: str) -> list[int]:
         """Pids of this product's processes whose command line holds `name`."""
         found = []
@@ -130,6 +143,7 @@ def product(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Product]:
         assert product.link, "".join(product.lines)
         yield product
     finally:
+        product.end_sandboxes()
         process.send_signal(signal.SIGTERM)
         with contextlib.suppress(subprocess.TimeoutExpired):
             process.wait(60)
