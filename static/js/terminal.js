@@ -12,20 +12,15 @@ import { WebLinksAddon } from "@xterm/addon-web-links";
 import { Terminal } from "@xterm/xterm";
 
 import { guard } from "./guard.js";
+import { isReply, keyText, modified } from "./keys.js";
+import { Progress } from "./progress.js";
 import { GONE, NOT_FOUND, SIGNED_OUT, Socket, socketUrl } from "./socket.js";
 
-const ACK_BYTES = 32 << 10;
 const INPUT_BYTES = 32 << 10;
 const SCROLLBACK = 10_000;
-const KEYS = {
-  esc: "\x1b",
-  tab: "\t",
-  left: "\x1b[D",
-  up: "\x1b[A",
-  down: "\x1b[B",
-  right: "\x1b[C",
-  pipe: "|",
-};
+const FONT = { name: "terminal-font-size", usual: 13, smallest: 6, largest: 32 };
+const TITLE_MS = 500;
+const TITLE_LENGTH = 80;
 const LOCAL = /^https?:\/\/(?:localhost|127\.0\.0\.1|0\.0\.0\.0|\[::1?\]):(\d{2,5})/;
 const WORDS = {
   [SIGNED_OUT]: "signed out: reload the page to sign in",
@@ -37,13 +32,6 @@ const MODIFIERS = ["ctrl", "alt"];
 
 function hold(button, on) {
   button.setAttribute("aria-pressed", on ? "true" : "false");
-}
-
-/** One typed character as it is with ctrl or alt held; longer text as it is. */
-export function modified(text, names) {
-  if (text.length !== 1) return text;
-  const control = names.includes("ctrl") ? String.fromCharCode(text.toUpperCase().charCodeAt(0) & 31) : text;
-  return names.includes("alt") ? `\x1b${control}` : control;
 }
 
 /** The port of a link to the sandbox's own loopback, or null. */
@@ -73,9 +61,9 @@ export class Shell {
     this.element = element;
     this.view = element.closest(".terminal-view") ?? element.parentElement;
     this.mayType = element.dataset.readonly !== "yes";
-    this.offset = null;
-    this.epoch = "";
-    this.acked = 0;
+    this.progress = new Progress();
+    this.fontSize = Number(localStorage.getItem(FONT.name)) || FONT.usual;
+    this.isFollowing = false;
     this.disposables = [];
     this.makeTerminal();
     this.socket = new Socket({
@@ -84,14 +72,14 @@ export class Shell {
       state: (name, code) => this.showState(name, code),
     });
     this.listen();
-    this.resized(this.terminal.rows, this.terminal.cols);
+    this.showSize();
   }
 
   makeTerminal() {
     const terminal = new Terminal({
       allowProposedApi: true, // unicode versions
       fontFamily: "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace",
-      fontSize: Number(localStorage.getItem("terminal-font-size")) || 13,
+      fontSize: this.fontSize,
       scrollback: SCROLLBACK,
       minimumContrastRatio: 4.5,
       theme: colours(this.element),
@@ -109,9 +97,10 @@ export class Shell {
     guard(terminal);
     terminal.open(this.element);
     this.fit.fit();
-    terminal.onData((text) => this.type(new TextEncoder().encode(this.held(text))));
+    terminal.onData((text) => (isReply(text) ? this.reply(text) : this.typeText(this.held(text))));
     terminal.onBinary((text) => this.type(Uint8Array.from(text, (c) => c.charCodeAt(0))));
-    terminal.onResize(({ rows, cols }) => this.resized(rows, cols));
+    terminal.onResize(() => this.showSize());
+    terminal.onTitleChange((title) => this.titled(title));
     terminal.attachCustomKeyEventHandler((event) => this.key(event));
     if (this.mayType) terminal.focus();
   }
@@ -126,24 +115,30 @@ export class Shell {
     media.addEventListener("change", recolour);
     const tap = (event) => this.tap(event);
     this.view.addEventListener("click", tap);
+    const find = this.view.querySelector("[data-terminal-find]");
+    const seek = (event) => this.seek(find, event);
+    find?.addEventListener("keydown", seek);
+    find?.addEventListener("input", seek);
     this.disposables.push(
       () => observer.disconnect(),
       () => theme.disconnect(),
       () => media.removeEventListener("change", recolour),
       () => this.view.removeEventListener("click", tap),
+      () => find?.removeEventListener("keydown", seek),
+      () => find?.removeEventListener("input", seek),
     );
   }
 
   address() {
-    const { rows, cols } = this.terminal;
-    const query = { rows, cols };
-    if (this.offset !== null) Object.assign(query, { from: this.offset, epoch: this.epoch });
-    return socketUrl(this.element.dataset.terminalUrl, query);
+    const { rows, cols } = this.room();
+    this.told = `${rows} ${cols}`;
+    return socketUrl(this.element.dataset.terminalUrl, { rows, cols, ...this.progress.query });
   }
 
   control(message) {
     if ("start" in message) {
-      if (message.reset && this.offset !== null && message.start === 0 && this.epoch !== message.epoch) {
+      const { offset, epoch } = this.progress;
+      if (message.reset && offset !== null && message.start === 0 && epoch !== message.epoch) {
         // The web process began anew and the shell did not: keep what is drawn.
         this.terminal.write("\r\n");
       } else if (message.reset) {
@@ -151,9 +146,12 @@ export class Shell {
         if (message.cut) this.terminal.write("\x1b[2m[earlier output is no longer kept]\x1b[m\r\n");
         this.terminal.write(message.modes ?? "");
       }
-      this.offset = this.acked = message.start;
-      this.epoch = message.epoch;
-      this.show(message.drive ? "connected" : "you watch", "running");
+      this.progress.begin(message);
+      this.allow(message.drive);
+    } else if ("drive" in message) {
+      this.allow(message.drive);
+    } else if ("size" in message) {
+      this.sized(...message.size, message.yours);
     } else if ("exit" in message) {
       const code = message.exit === null ? "" : ` with code ${message.exit}`;
       this.terminal.write(`\r\n\x1b[2m[this shell ended${code}]\x1b[m\r\n`);
@@ -166,16 +164,29 @@ export class Shell {
   }
 
   draw(data) {
-    this.offset += data.length;
-    const drawn = this.offset;
-    const epoch = this.epoch;
-    this.terminal.write(data, () => {
-      if (epoch !== this.epoch) return;
-      if (drawn - this.acked >= ACK_BYTES || drawn === this.offset) {
-        this.acked = drawn;
-        this.socket.send({ ack: drawn });
-      }
-    });
+    for (const part of this.progress.take(data)) {
+      this.terminal.write(part.piece, () => {
+        const ack = this.progress.draw(part);
+        if (ack !== null) this.socket.send({ ack });
+      });
+    }
+  }
+
+  /** What the terminal itself says; the server lets only the driver's through. */
+  reply(text) {
+    // A program that asked long ago has its answer: now it would be typed to a shell.
+    if (this.mayType && !this.progress.isReplay) this.socket.send({ reply: text });
+  }
+
+  typeText(text) {
+    this.type(new TextEncoder().encode(text));
+  }
+
+  /** Rights as the server has them, which may change while one looks. */
+  allow(mayType) {
+    this.mayType = mayType;
+    this.terminal.options.disableStdin = !mayType;
+    this.show(mayType ? "connected" : "you watch", "running");
   }
 
   type(bytes) {
@@ -191,11 +202,13 @@ export class Shell {
 
   /** A key of the key bar; ctrl and alt hold for the next one. */
   tap(event) {
+    if (event.target.closest("[data-terminal-search]")) this.openSearch();
+    if (event.target.closest("[data-terminal-copy]")) this.copyAll();
     const button = event.target.closest("[data-key]");
     if (!button) return;
     const name = button.dataset.key;
     if (MODIFIERS.includes(name)) hold(button, button.getAttribute("aria-pressed") !== "true");
-    else this.terminal.input(KEYS[name] ?? name);
+    else this.terminal.input(keyText(name, this.terminal.modes.applicationCursorKeysMode));
     this.terminal.focus();
   }
 
@@ -207,29 +220,110 @@ export class Shell {
     return modified(text, names);
   }
 
+  /** Keys with ctrl and shift are the page's; false keeps one from the shell. */
   key(event) {
-    if (event.type === "keydown" && event.ctrlKey && event.shiftKey && event.key === "Escape") {
-      this.terminal.blur();
-      return false;
-    }
-    if (event.type === "keydown" && event.ctrlKey && event.shiftKey && event.code === "KeyC") {
-      navigator.clipboard?.writeText(this.terminal.getSelection());
-      event.preventDefault();
-      return false;
-    }
+    if (!event.ctrlKey || !event.shiftKey) return true;
+    const actions = {
+      Escape: () => this.terminal.blur(),
+      KeyC: () => navigator.clipboard?.writeText(this.terminal.getSelection()),
+      KeyF: () => this.openSearch(),
+      Equal: () => this.enlarge(1),
+      Minus: () => this.enlarge(-1),
+    };
     // Ctrl+Shift+V is the browser's own paste.
-    return !(event.ctrlKey && event.shiftKey && event.code === "KeyV");
+    if (event.code === "KeyV") return false;
+    const action = actions[event.code];
+    if (!action) return true;
+    event.preventDefault();
+    if (event.type === "keydown") action();
+    return false;
+  }
+
+  copyAll() {
+    this.terminal.selectAll();
+    navigator.clipboard?.writeText(this.terminal.getSelection().trimEnd());
+    this.terminal.clearSelection();
+    this.show("output copied", "running");
+  }
+
+  openSearch() {
+    const find = this.view.querySelector("[data-terminal-find]");
+    if (!find) return;
+    find.hidden = false;
+    find.select();
+    find.focus();
+  }
+
+  /** Search while one types; Enter goes on, with shift back, Escape ends it. */
+  seek(find, event) {
+    if (event.type === "input") {
+      this.terminal.clearSelection(); // from the newest line on
+      this.search.findPrevious(find.value);
+    } else if (event.key === "Enter") {
+      event.preventDefault();
+      if (event.shiftKey) this.search.findNext(find.value);
+      else this.search.findPrevious(find.value);
+    } else if (event.key === "Escape") {
+      find.hidden = true;
+      this.terminal.clearSelection();
+      this.terminal.focus();
+    }
+  }
+
+  enlarge(step) {
+    this.fontSize = Math.min(FONT.largest, Math.max(FONT.smallest, this.fontSize + step));
+    localStorage.setItem(FONT.name, this.fontSize);
+    if (!this.isFollowing) this.terminal.options.fontSize = this.fontSize;
+    this.fitNow();
   }
 
   fitSoon() {
     clearTimeout(this.fitting);
-    this.fitting = setTimeout(() => this.element.isConnected && this.fit.fit(), 100);
+    this.fitting = setTimeout(() => this.fitNow(), 100);
   }
 
-  resized(rows, cols) {
-    this.socket?.send({ size: [rows, cols] });
+  /** Tell the server what there is room for, and take it if one's own size counts. */
+  fitNow() {
+    if (!this.element.isConnected) return;
+    const { rows, cols } = this.room();
+    const told = `${rows} ${cols}`;
+    if (told !== this.told && this.socket.send({ size: [rows, cols] })) this.told = told;
+    if (this.isFollowing) this.sized(...this.size, false);
+    else this.terminal.resize(cols, rows);
+  }
+
+  /** Rows and columns that fit into the element with the chosen font size. */
+  room() {
+    const { rows, cols } = this.fit.proposeDimensions() ?? this.terminal;
+    const scale = this.terminal.options.fontSize / this.fontSize;
+    const fitting = (count, usual) => Math.max(2, Math.floor(count * scale) || usual);
+    return { rows: fitting(rows, 24), cols: fitting(cols, 80) };
+  }
+
+  /** The shell has this size: our own, or somebody else's, drawn smaller to fit. */
+  sized(rows, cols, yours) {
+    this.size = [rows, cols];
+    this.isFollowing = !yours;
+    const room = this.room();
+    const scale = yours ? 1 : Math.min(1, room.cols / cols, room.rows / rows);
+    const size = Math.max(FONT.smallest, Math.floor(this.fontSize * scale * 2) / 2);
+    if (this.terminal.options.fontSize !== size) this.terminal.options.fontSize = size;
+    if (yours) this.fitSoon();
+    else this.terminal.resize(cols, rows);
+  }
+
+  showSize() {
     const size = this.view.querySelector("[data-terminal-size]");
-    if (size) size.textContent = `${cols} × ${rows}`;
+    if (size) size.textContent = `${this.terminal.cols} × ${this.terminal.rows}`;
+  }
+
+  /** A program names its window: as text, short, and not more than twice a second. */
+  titled(title) {
+    this.title = title.slice(0, TITLE_LENGTH);
+    this.titling ??= setTimeout(() => {
+      this.titling = undefined;
+      this.view.querySelector(".terminal-bar [aria-current]")?.setAttribute("title", this.title);
+    }, TITLE_MS);
   }
 
   recolour() {
@@ -244,6 +338,7 @@ export class Shell {
       openPort(template, port);
       return;
     }
+    if (!URL.canParse(uri)) return;
     const url = new URL(uri);
     if (!["http:", "https:"].includes(url.protocol)) return;
     if (confirm(`Open ${url.host} in a new tab?`)) window.open(url, "_blank", "noopener");
@@ -263,6 +358,8 @@ export class Shell {
 
   dispose() {
     for (const undo of this.disposables) undo();
+    clearTimeout(this.fitting);
+    clearTimeout(this.titling);
     this.socket.dispose();
     this.terminal.dispose();
   }

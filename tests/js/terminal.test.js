@@ -1,7 +1,9 @@
 import assert from "node:assert/strict";
 import { test } from "node:test";
 
-import { isExcessive, MAX_COUNT } from "../../static/js/guard.js";
+import { guard, isExcessive, MAX_COUNT } from "../../static/js/guard.js";
+import { isReply, keyText, modified } from "../../static/js/keys.js";
+import { ACK_BYTES, Progress } from "../../static/js/progress.js";
 import { delay, GONE, Socket } from "../../static/js/socket.js";
 
 class FakeSocket {
@@ -76,4 +78,79 @@ test("a count that no screen needs is excessive", () => {
   assert.equal(isExcessive([MAX_COUNT]), false);
   assert.equal(isExcessive([2147483647]), true);
   assert.equal(isExcessive([1, [MAX_COUNT + 1]]), true);
+});
+
+const bytes = (count) => new Uint8Array(count);
+
+test("what came is counted, and asked for from there", () => {
+  const progress = new Progress();
+  assert.deepEqual(progress.query, {});
+  progress.begin({ start: 100, epoch: "a", reset: true, live: 100 });
+  progress.take(bytes(50));
+  assert.deepEqual(progress.query, { from: 150, epoch: "a" });
+});
+
+test("a flood is acknowledged as it is drawn, each 32 KiB and at its end", () => {
+  const progress = new Progress();
+  progress.begin({ start: 0, epoch: "a", reset: true, live: 0 });
+  const parts = Array.from({ length: 5 }, () => progress.take(bytes(ACK_BYTES / 2))[0]);
+  const acks = parts.map((part) => progress.draw(part));
+  const half = ACK_BYTES / 2;
+  assert.deepEqual(acks, [null, 2 * half, null, 4 * half, 5 * half]);
+});
+
+test("what was drawn before a new start is not acknowledged", () => {
+  const progress = new Progress();
+  progress.begin({ start: 0, epoch: "a", reset: true, live: 0 });
+  const [part] = progress.take(bytes(10));
+  progress.begin({ start: 0, epoch: "b", reset: true, live: 0 });
+  assert.equal(progress.draw(part), null);
+});
+
+test("a replay ends at the byte that is new to everybody", () => {
+  const progress = new Progress();
+  progress.begin({ start: 0, epoch: "a", reset: true, live: 30 });
+  const parts = progress.take(bytes(50));
+  assert.deepEqual(parts.map(({ piece }) => piece.length), [30, 20]);
+  assert.equal(progress.isReplay, true);
+  progress.draw(parts[0]);
+  assert.equal(progress.isReplay, false);
+});
+
+test("what was missed in a break is no replay", () => {
+  const progress = new Progress();
+  progress.begin({ start: 10, epoch: "a", reset: false, live: 30 });
+  assert.equal(progress.isReplay, false);
+});
+
+test("answers of the terminal are told from keys", () => {
+  const replies = ["\x1b[?1;2c", "\x1b[>0;276;0c", "\x1b[24;80R", "\x1b[0n", "\x1b[?2026;2$y", "\x1b[I"];
+  replies.push("\x1b]11;rgb:1b1b/1d1d/2020\x1b\\", "\x1bP1$r0m\x1b\\");
+  for (const reply of replies) assert.ok(isReply(reply), JSON.stringify(reply));
+  for (const key of ["a", "\r", "\x1b", "\x1b[A", "\x1bOA", "\x1b[5~", "\x1b[200~ls\x1b[201~", "\x1b]"]) {
+    assert.ok(!isReply(key), JSON.stringify(key));
+  }
+});
+
+test("the key bar sends what a keyboard would", () => {
+  assert.equal(keyText("up"), "\x1b[A");
+  assert.equal(keyText("up", true), "\x1bOA");
+  assert.equal(keyText("pipe"), "|");
+  assert.equal(modified("c", ["ctrl"]), "\x03");
+  assert.equal(modified("x", ["alt"]), "\x1bx");
+  assert.equal(modified("\x1b[A", ["ctrl"]), "\x1b[A");
+});
+
+test("a guarded terminal eats what would freeze the page, and the clipboard", () => {
+  const csi = {};
+  const osc = {};
+  guard({
+    parser: {
+      registerCsiHandler: ({ final }, handler) => (csi[final] = handler),
+      registerOscHandler: (number, handler) => (osc[number] = handler),
+    },
+  });
+  for (const final of "bLIST") assert.equal(csi[final]([2147483647]), true);
+  assert.equal(csi.b([80]), false);
+  assert.equal(osc[52]("c;?"), true);
 });
