@@ -101,7 +101,9 @@ class Part:
 
     def _print(self, printer: Printer, text: str) -> None:
         now = datetime.datetime.now()
-        printer.write(Message("line", text, now, self.name, self.colour))
+        # A reader that went away must not end the part, nor fill its pipe.
+        with contextlib.suppress(OSError):
+            printer.write(Message("line", text, now, self.name, self.colour))
 
 
 class Supervisor:

@@ -175,9 +175,11 @@ class Launch:
         """First time: end in order. Again, a while later: kill what is left."""
         now = time.monotonic()
         if not self.ended.is_set():
-            print("kode: stopping", file=sys.stderr)
             self.stopped_at = now
             self.ended.set()
+            # Whoever read our output may be gone, as in `./kode up | head`.
+            with contextlib.suppress(OSError):
+                print("kode: stopping", file=sys.stderr)
         elif now - self.stopped_at > SAME_SIGNAL_S:
             for part in self.supervisor.parts.values():
                 part.kill()

@@ -4,11 +4,13 @@ import asyncio
 import fcntl
 import io
 import os
+import re
 import shutil
 import signal
 import socket
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 from pathlib import Path
 
@@ -284,3 +286,30 @@ def test_setup_that_was_broken_off_starts_over(tree: Path, bare_path: Path) -> N
     (tree / ".venv/.unfinished").touch()
     kode(tree, "up", path=bare_path)
     assert (tree / "calls").read_text().startswith("venv ")
+
+
+def test_up_runs_and_stops_when_nobody_reads_its_output(tmp_path: Path) -> None:
+    """As in `./kode up | head -1`: the reader goes, the product stays."""
+    command = [sys.executable, "-m", "setup", "up", "--port", "0", "--data", tmp_path]
+    shut = ("KODE_", "DJANGO_", "PYTEST_")
+    env = {k: v for k, v in os.environ.items() if not k.startswith(shut)}
+    with subprocess.Popen(
+        command,
+        cwd=ROOT,
+        env=env,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        for line in process.stdout:
+            if "/accounts/link/" in line:
+                break
+        process.stdout.close()
+        address = re.search(r"http://localhost:\d+", line)
+        assert address is not None
+        for _ in range(20):
+            with urllib.request.urlopen(f"{address[0]}/healthz") as answer:
+                assert answer.status == 200
+        process.terminate()
+        assert process.wait(30) is not None
