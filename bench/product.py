@@ -50,6 +50,7 @@ class Product:
     port: int
     pid: int
     runtime_url: str = ""
+    link: str = ""
     cookie: str = ""
 
     def new_terminal(self) -> tuple[str, str]:
@@ -109,8 +110,9 @@ def running_product(data: Path) -> Iterator[Product]:
         for line in process.stdout:
             if found := re.search(r'"api_url": "([^"]+)"', line):
                 runtime = found[1]
-            if found := re.search(r"(http://localhost:(\d+))/accounts/link/", line):
-                product = Product(data, found[1], int(found[2]), process.pid, runtime)
+            if found := re.search(r"(http://localhost:(\d+))/accounts/link/\S+", line):
+                port = int(found[2])
+                product = Product(data, found[1], port, process.pid, runtime, found[0])
                 break
         else:
             raise RuntimeError("Kode Web did not start")
