@@ -65,12 +65,25 @@ class Output:
         """The next bytes; empty at the end, or when a command that ended is quiet."""
         while True:
             try:
-                return os.read(self.fd, self._size)
+                return self._joined(os.read(self.fd, self._size))
             except BlockingIOError:
                 if not await self._readable():
                     return b""
             except OSError:  # EIO: the last holder of the terminal closed it
                 return b""
+
+    def _joined(self, data: bytes) -> bytes:
+        """With what follows already: a terminal gives 4 kB at a time, and a message
+        for each would cost more than the bytes."""
+        while data and len(data) < self._size:
+            try:
+                more = os.read(self.fd, self._size - len(data))
+            except OSError:  # nothing now, or the end: the next read tells which
+                break
+            if not more:
+                break
+            data += more
+        return data
 
     def leave(self) -> None:
         """The command ended: from now on only GRACE_S of silence is waited for."""
