@@ -31,6 +31,8 @@ def dispose(page: Page) -> None:
     dialog = page.get_by_role("dialog")
     expect(dialog.get_by_role("link", name="Download")).to_be_visible()
     dialog.get_by_role("button", name="Dispose").click()
+    # A page that is closed while it navigates may never say that it closed.
+    expect(page.get_by_text("ended").first).to_be_visible()
 
 
 def test_one_click_leads_to_a_prompt_that_answers(terminal: Page, shot: Shot) -> None:

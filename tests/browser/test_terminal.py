@@ -25,6 +25,8 @@ def terminal(page: Page, product: Product) -> Iterator[Page]:
     page.goto(re.search(r".*/sandboxes/\w+/", page.url)[0])
     page.get_by_role("button", name="Dispose").click()
     page.get_by_role("dialog").get_by_role("button", name="Dispose").click()
+    # A page that is closed while it navigates may never say that it closed.
+    expect(page.get_by_text("ended").first).to_be_visible()
 
 
 def size(page: Page) -> str:
