@@ -273,15 +273,20 @@ class Launch:
         where = "this machine (shared kernel)" if local else "E2B"
         if not local and not self.env.get("E2B_API_KEY"):
             where = "none yet (./kode doctor says what is missing)"
-        print(f"\n  Kode Web runs at {self.env['KODE_SITE_URL']}")
         password = f"as {self.env.get('KODE_ADMIN_EMAIL')} with the password you gave"
-        print(f"  Sign in {f'(works once): {link}' if link else password}")
-        print(f"  Sandboxes: {where}\n  Ctrl-C stops everything.\n", flush=True)
+        text = (
+            f"\n  Kode Web runs at {self.env['KODE_SITE_URL']}"
+            f"\n  Sign in {f'(works once): {link}' if link else password}"
+            f"\n  Sandboxes: {where}\n  Ctrl-C stops everything.\n"
+        )
         if self.plan.host not in ("127.0.0.1", "localhost", "::1"):
-            print(
-                "  To reach it from other machines set KODE_SITE_URL to its address"
+            text += (
+                "\n  To reach it from other machines set KODE_SITE_URL to its address"
                 " there, and KODE_SECURE_COOKIES=0 while it has no TLS.\n"
             )
+        # Whoever reads our output may leave as soon as the link is there.
+        with contextlib.suppress(OSError):
+            print(text, flush=True)
 
 
 def _address(plan: Plan) -> str:
