@@ -15,6 +15,7 @@ import { guard } from "./guard.js";
 import { isReply, keyText, modified } from "./keys.js";
 import { Progress } from "./progress.js";
 import { GONE, NOT_FOUND, SIGNED_OUT, Socket, socketUrl } from "./socket.js";
+import { Unsent } from "./unsent.js";
 
 const INPUT_BYTES = 32 << 10;
 const SCROLLBACK = 10_000;
@@ -62,6 +63,8 @@ export class Shell {
     this.view = element.closest(".terminal-view") ?? element.parentElement;
     this.mayType = element.dataset.readonly !== "yes";
     this.progress = new Progress();
+    this.unsent = new Unsent();
+    this.isJoined = false; // to the shell: the socket is open and has said so
     this.fontSize = Number(localStorage.getItem(FONT.name)) || FONT.usual;
     this.isFollowing = false;
     this.disposables = [];
@@ -147,7 +150,9 @@ export class Shell {
         this.terminal.write(message.modes ?? "");
       }
       this.progress.begin(message);
+      this.isJoined = true;
       this.allow(message.drive);
+      for (const bytes of this.unsent.take()) this.type(bytes);
     } else if ("drive" in message) {
       this.allow(message.drive);
     } else if ("size" in message) {
@@ -191,8 +196,9 @@ export class Shell {
 
   type(bytes) {
     if (!this.mayType) return;
-    if (!this.socket.isOpen) {
-      this.show("not connected: that key was not sent", "error");
+    if (!this.isJoined || !this.socket.isOpen) {
+      const isKept = !this.socket.over && this.unsent.add(bytes);
+      this.show(`not connected: ${isKept ? "keys wait" : "that key was not sent"}`, "working");
       return;
     }
     for (let at = 0; at < bytes.length; at += INPUT_BYTES) {
@@ -345,6 +351,7 @@ export class Shell {
   }
 
   showState(name, code) {
+    this.isJoined = false; // until the shell says where its output starts
     if (name === "lost") this.show("connection lost, trying again", "working");
     if (name === "closed") this.show(this.ended ?? WORDS[code] ?? "closed", "gone");
   }

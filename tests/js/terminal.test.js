@@ -5,6 +5,7 @@ import { guard, isExcessive, MAX_COUNT } from "../../static/js/guard.js";
 import { isReply, keyText, modified } from "../../static/js/keys.js";
 import { ACK_BYTES, Progress } from "../../static/js/progress.js";
 import { delay, GONE, Socket } from "../../static/js/socket.js";
+import { Unsent } from "../../static/js/unsent.js";
 
 class FakeSocket {
   readyState = 0;
@@ -153,4 +154,21 @@ test("a guarded terminal eats what would freeze the page, and the clipboard", ()
   for (const final of "bLIST") assert.equal(csi[final]([2147483647]), true);
   assert.equal(csi.b([80]), false);
   assert.equal(osc[52]("c;?"), true);
+});
+
+test("what is typed before the shell is there is kept, in order", () => {
+  const unsent = new Unsent();
+  assert.ok(unsent.add(Uint8Array.of(1), 0));
+  assert.ok(unsent.add(Uint8Array.of(2), 9_000));
+  assert.deepEqual(unsent.take(9_500), [Uint8Array.of(1), Uint8Array.of(2)]);
+  assert.deepEqual(unsent.take(9_500), []);
+});
+
+test("what was typed too long ago, or is too much, is dropped", () => {
+  const unsent = new Unsent();
+  unsent.add(Uint8Array.of(1), 0);
+  assert.deepEqual(unsent.take(10_001), []);
+  unsent.add(Uint8Array.of(1), 20_000);
+  assert.ok(!unsent.add(Uint8Array.of(2), 30_001));
+  assert.ok(!unsent.add(new Uint8Array(5000), 40_000));
 });
