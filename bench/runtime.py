@@ -16,6 +16,8 @@ from pathlib import Path
 
 from e2b import Sandbox
 
+from bench.box import box_and_plain
+from tests.local.isolated import start
 from tests.local.server import Runtime, start_runtime
 
 COMMAND = "true"
@@ -88,7 +90,7 @@ def measure(runtime: Runtime, rounds: int) -> list[str]:
     return [
         f"{'idle sandbox, MB':34}{idle:9.1f}",
         line("plain subprocess (bash -lc)", plain),
-        line("exec round trip", execs, plain),
+        line("exec round trip by the SDK", execs, plain),
         line("create to first output, in a row", bursts, plain),
         line("create to first output, one at a time", paced, plain),
     ]
@@ -105,6 +107,13 @@ def main() -> None:
             rows = measure(runtime, rounds)
         finally:
             runtime.stop()
+        isolated = start(Path(root) / "isolated")
+        try:
+            by_pid1, bare = isolated.run(box_and_plain, rounds * 10)
+        finally:
+            isolated.end()
+    rows.append(line("plain subprocess (echo)", bare))
+    rows.append(line("runtime to PID 1 and back", by_pid1, bare))
     print(f"{'ms, ' + str(rounds) + ' rounds':34}{'median':>9}{'p95':>9}{'ratio':>8}")
     print("\n".join(rows))
 
