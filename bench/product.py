@@ -22,7 +22,7 @@ from django.contrib.auth import login
 from django.http import HttpRequest
 from django.contrib.sessions.backends.db import SessionStore
 from kode_web.teams import accounts, access
-from sandboxes import actions, terminals
+from sandboxes import actions, shells
 from sandboxes.models import Sandbox
 user = accounts.first_admin()
 request = HttpRequest()
@@ -35,7 +35,7 @@ sandbox = actions.create(user, team, wanted, key="bench")
 while not sandbox.is_running:
     time.sleep(0.05)
     sandbox.refresh_from_db()
-terminal = terminals.create_row(sandbox, user)
+terminal = shells.create_row(sandbox, user)
 cookie = f"{settings.SESSION_COOKIE_NAME}={request.session.session_key}"
 print("JSON" + json.dumps([cookie, sandbox.code, terminal.code]))
 """

@@ -19,7 +19,7 @@ from kode_web.find import find
 from kode_web.shortcuts import page
 from kode_web.teams import access
 from kode_web.teams.models import User, new_code
-from sandboxes import actions, gateway, terminals
+from sandboxes import actions, gateway, shells
 from sandboxes.actions import CreateRequest
 from sandboxes.errors import SandboxError
 from sandboxes.models import ALIVE, Sandbox
@@ -79,7 +79,7 @@ def _start(request: HttpRequest, user: User) -> HttpResponse:
     key = (request.POST.get("key") or new_code())[:64]
     sandbox = actions.create(user, team, CreateRequest(), key=key)
     if not sandbox.terminals.exists():
-        terminals.create_row(sandbox, user, command)
+        shells.create_row(sandbox, user, command)
     return redirect("sandboxes:detail", sandbox.code)
 
 

@@ -177,6 +177,10 @@ class TerminalSocket(RowSocket):
         if session.ring.start <= offset <= session.ring.end:
             self._viewer.restart(offset)
             await self._say_start(session, reset=False)
+        elif session.is_resumed and "epoch" in query:
+            # It followed the shell before this process did, and has its screen.
+            self._viewer.restart(session.ring.end)
+            await self._say_start(session, reset=False, gap=True)
         else:
             await self._start_over(session)
 
@@ -188,14 +192,15 @@ class TerminalSocket(RowSocket):
             session.redraw()
 
     async def _say_start(
-        self, session: Session, *, reset: bool, prefix: bytes = b""
+        self, session: Session, *, reset: bool, prefix: bytes = b"", gap: bool = False
     ) -> None:
         await self._send_control(
             {
                 "start": self._viewer.sent,
                 "epoch": session.epoch,
                 "reset": reset,
-                "cut": reset and self._viewer.sent > 0,
+                "cut": reset and (self._viewer.sent > 0 or session.is_cut),
+                "gap": gap or (reset and session.is_resumed),
                 "live": session.ring.end,
                 "modes": prefix.decode("latin-1"),
                 "drive": May.DRIVE in self.may,

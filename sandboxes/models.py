@@ -185,6 +185,21 @@ class Terminal(models.Model):
         return self.name
 
 
+class TerminalOutput(models.Model):
+    """The newest output of an open shell, for the next web process that follows it.
+
+    `sealed` is compressed and encrypted; see `shells.keep`.
+    """
+
+    terminal = models.OneToOneField(
+        Terminal, on_delete=models.CASCADE, primary_key=True, related_name="output"
+    )
+    sealed = models.BinaryField()
+
+    def __str__(self) -> str:
+        return f"output of {self.terminal_id}"
+
+
 class Event(models.Model):
     """Something that happened to a sandbox: timeline and audit log in one.
 

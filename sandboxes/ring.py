@@ -66,16 +66,38 @@ class Ring:
             return 0, b""
         head = self.read(self.start, LINE_BYTES)
         line = head.find(b"\n")
-        prefix = b"".join(
-            b"\x1b[?%d%b" % (mode, b"h" if is_on else b"l")
-            for mode, is_on in sorted(self._dropped_modes.items())
-        )
-        return self.start + (line + 1 if line >= 0 else 0), prefix
+        start = self.start + (line + 1 if line >= 0 else 0)
+        return start, _prefix(self._dropped_modes)
+
+    def tail(self, limit: int) -> bytes:
+        """The newest output: what a new ring may begin with.
+
+        It is whole lines, after the modes that what lies before them had set.
+        """
+        start, prefix = self.replay_start()
+        if self.end - start <= limit:
+            return prefix + self.read(start, limit)
+        cut, at = self.end - limit, self.start
+        modes, seam = dict(self._dropped_modes), self._dropped_seam
+        for piece in self._pieces:
+            seam = _scan(modes, seam, piece[: max(0, cut - at)])
+            at += len(piece)
+        data = self.read(cut, limit)
+        line = data.find(b"\n", 0, LINE_BYTES)
+        return _prefix(modes) + data[line + 1 :]
 
     @property
     def is_full_screen(self) -> bool:
         """Whether a program draws the whole screen now."""
         return any(self._modes.get(mode) for mode in ALTERNATE)
+
+
+def _prefix(modes: dict[int, bool]) -> bytes:
+    """What sets the modes."""
+    return b"".join(
+        b"\x1b[?%d%b" % (mode, b"h" if is_on else b"l")
+        for mode, is_on in sorted(modes.items())
+    )
 
 
 def _scan(modes: dict[int, bool], seam: bytes, data: bytes | bytearray) -> bytes:

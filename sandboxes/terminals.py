@@ -15,11 +15,8 @@ from collections.abc import Awaitable, Callable
 from weakref import WeakValueDictionary
 
 from channels.db import database_sync_to_async
-from django.utils import timezone
 
-from kode_web.teams.models import User
-
-from . import actions, gateway
+from . import actions, gateway, shells
 from .errors import Gone, NotFound, NotReady, SandboxError
 from .models import Sandbox, Terminal
 from .ring import Ring
@@ -33,9 +30,11 @@ TICK_S = 0.005
 QUICK_ACK_S = 0.05
 STALL_S = 30.0
 INPUT_BYTES = 256 << 10
-MAX_TERMINALS = 20
 # How long a shell may take to show its prompt before it is typed to all the same.
 PROMPT_S = 2.0
+# What outlives this process: so much of the newest output, soon, but not too often.
+KEPT_BYTES = 128 << 10
+KEEP_AFTER_S, KEEP_EVERY_S = 0.3, 2.0
 # A program must see the odd size before the right one, or it takes nothing for new.
 NUDGE_S = 0.05
 
@@ -101,6 +100,9 @@ class Session:
         self.size: Size = (24, 80)
         self.exit_code: int | None = None
         self.is_over = asyncio.Event()
+        # Another process followed this shell before: what it stored is in the ring.
+        self.is_resumed = self.is_cut = False
+        self._unkept = asyncio.Event()
         self._pty: gateway.Pty | None = None
         self._room = asyncio.Event()
         self._input: asyncio.Queue[bytes] = asyncio.Queue()
@@ -122,16 +124,20 @@ class Session:
                 cols=cols,
                 envs={**self.sandbox.envs, **environment},
             )
-            await database_sync_to_async(_opened)(self.terminal, self._pty.pid)
+            await database_sync_to_async(shells.opened)(self.terminal, self._pty.pid)
             first = self.terminal.command
         else:
+            kept = await database_sync_to_async(shells.kept)(self.terminal)
             self._pty = await gateway.reopen_pty(
                 self.sandbox, self.terminal.pid, self._take
             )
             first = ""
+            self.is_resumed, self.is_cut = True, len(kept) > KEPT_BYTES // 2
+            self.ring.append(kept)
             self.redraw()
         self._tasks = [
             asyncio.create_task(self._follow()),
+            asyncio.create_task(self._keep()),
             asyncio.create_task(self._type()),
             asyncio.create_task(self._fit()),
         ]
@@ -141,6 +147,7 @@ class Session:
     async def _take(self, data: bytes) -> None:
         """Output from the shell; returns when there is room for more."""
         self.ring.append(data)
+        self._unkept.set()
         for viewer in self.viewers:
             viewer.news.set()
         while self._is_full():
@@ -253,6 +260,16 @@ class Session:
         self._tasks = [task for task in self._tasks if not task.done()]
         self._tasks.append(asyncio.create_task(touch(self.sandbox)))
 
+    async def _keep(self) -> None:
+        """Store the newest output whenever there is some, but not all the time."""
+        keep = database_sync_to_async(shells.keep, thread_sensitive=False)
+        while True:
+            await self._unkept.wait()
+            await asyncio.sleep(KEEP_AFTER_S)
+            self._unkept.clear()
+            await keep(self.terminal, self.ring.tail(KEPT_BYTES))
+            await asyncio.sleep(KEEP_EVERY_S)
+
     async def _type_first(self, command: str) -> None:
         """Type the command that the terminal was opened for, after its prompt."""
         deadline = time.monotonic() + PROMPT_S
@@ -270,7 +287,7 @@ class Session:
         except SandboxError as error:
             logger.info("terminal %s: %s", self.terminal.code, error)
         if self.exit_code is not None:
-            await database_sync_to_async(_ended)(self.terminal, self.exit_code)
+            await database_sync_to_async(shells.ended)(self.terminal, self.exit_code)
         self.finish()
 
     def finish(self) -> None:
@@ -304,71 +321,12 @@ async def attach(sandbox: Sandbox, code: str, *, rows: int, cols: int) -> Sessio
             raise Gone("This sandbox has ended.")
         if not sandbox.is_running:
             raise NotReady(f"This sandbox is {sandbox.state}.")
-        terminal = await database_sync_to_async(_find)(sandbox, code)
+        terminal = await database_sync_to_async(shells.find)(sandbox, code)
         session = Session(sandbox, terminal)
         try:
             await session.open(rows, cols)
         except NotFound:
-            await database_sync_to_async(_ended)(terminal, None)
+            await database_sync_to_async(shells.ended)(terminal, None)
             raise
         sessions[code] = session
         return session
-
-
-def create_row(sandbox: Sandbox, user: User, command: str = "") -> Terminal:
-    """A new terminal; its shell starts when the first viewer comes.
-
-    A command is typed into it then.
-    """
-    alive = sandbox.terminals.filter(closed_at=None).count()
-    if alive >= MAX_TERMINALS:
-        raise NotReady(f"{alive} shells are open already. Close one first.")
-    number = sandbox.terminals.count() + 1
-    terminal = Terminal.objects.create(
-        sandbox=sandbox, name=f"Shell {number}", opened_by=user, command=command
-    )
-    actions.record(sandbox, "terminal.opened", actor=user, name=terminal.name)
-    return terminal
-
-
-def close(user: User, terminal: Terminal) -> None:
-    """End a shell for everybody."""
-    # The row first: whoever else sees the shell end then has nothing to record.
-    if not _closed(terminal, None):
-        return
-    actions.record(terminal.sandbox, "terminal.closed", actor=user, name=terminal.name)
-    if terminal.pid is not None:
-        command = f"kill -HUP {terminal.pid}; sleep 0.2; kill -KILL {terminal.pid}"
-        with contextlib.suppress(SandboxError):
-            gateway.run(terminal.sandbox, command, user="root", timeout_s=5)
-
-
-def _find(sandbox: Sandbox, code: str) -> Terminal:
-    terminal = sandbox.terminals.filter(code=code).first()
-    if terminal is None:
-        raise NotFound("There is no such terminal.")
-    if terminal.closed_at is not None:
-        raise NotFound("This shell has ended.")
-    return terminal
-
-
-def _opened(terminal: Terminal, pid: int) -> None:
-    terminal.pid = pid
-    terminal.save(update_fields=["pid"])
-
-
-def _closed(terminal: Terminal, exit_code: int | None) -> bool:
-    """Close the row; False when it was closed before."""
-    rows = Terminal.objects.filter(pk=terminal.pk, closed_at=None)
-    return rows.update(closed_at=timezone.now(), exit_code=exit_code) == 1
-
-
-def _ended(terminal: Terminal, exit_code: int | None) -> None:
-    """The shell ended by itself."""
-    if _closed(terminal, exit_code):
-        actions.record(
-            terminal.sandbox,
-            "terminal.closed",
-            name=terminal.name,
-            exit_code=exit_code,
-        )

@@ -15,7 +15,7 @@ from kode_web.teams import access
 from kode_web.teams.access import May
 from kode_web.teams.models import User, new_code
 
-from . import actions, files, gateway, terminals
+from . import actions, files, gateway, shells
 from . import ports as sandbox_ports
 from .errors import Gone, SandboxError
 from .forms import NewSandbox, Rename
@@ -160,7 +160,7 @@ def _key(request: HttpRequest) -> str:
 def with_terminal(user: User, sandbox: Sandbox) -> HttpResponse:
     """Give a new sandbox its first shell and go there."""
     if not sandbox.terminals.exists():
-        terminals.create_row(sandbox, user)
+        shells.create_row(sandbox, user)
     return redirect("sandboxes:detail", sandbox.code)
 
 
@@ -243,7 +243,7 @@ def open_terminal(request: HttpRequest, code: str) -> HttpResponse:
     sandbox = access.get(request.user, Sandbox, code, May.DRIVE)
     if not sandbox.is_alive:
         raise Gone("This sandbox has ended. Make a new one.")
-    terminal = terminals.create_row(sandbox, user_of(request))
+    terminal = shells.create_row(sandbox, user_of(request))
     if request.POST.get("next"):
         return go_back(request, sandbox)
     at = redirect("sandboxes:detail", code)
@@ -257,7 +257,7 @@ def close_terminal(request: HttpRequest, code: str, terminal: str) -> HttpRespon
     """End a shell for everybody."""
     sandbox = access.get(request.user, Sandbox, code, May.DRIVE)
     row = get_object_or_404(sandbox.terminals, code=terminal)
-    terminals.close(user_of(request), row)
+    shells.close(user_of(request), row)
     return redirect("sandboxes:detail", code)
 
 

@@ -28,13 +28,23 @@ def _box(keys: str) -> MultiFernet:
 
 def encrypt(text: str) -> str:
     """Encrypt under the newest key."""
-    return _box(settings.FIELD_KEYS).encrypt(text.encode()).decode()
+    return seal(text.encode()).decode()
 
 
 def decrypt(token: str) -> str:
     """Decrypt under any known key. Raises ImproperlyConfigured when none fits."""
+    return unseal(token.encode()).decode()
+
+
+def seal(data: bytes) -> bytes:
+    """Encrypt bytes under the newest key."""
+    return _box(settings.FIELD_KEYS).encrypt(data)
+
+
+def unseal(token: bytes) -> bytes:
+    """Decrypt bytes under any known key. Raises ImproperlyConfigured when none fits."""
     try:
-        return _box(settings.FIELD_KEYS).decrypt(token.encode()).decode()
+        return _box(settings.FIELD_KEYS).decrypt(token)
     except InvalidToken as error:
         raise ImproperlyConfigured(
             "A stored secret cannot be read: KODE_SECRET_KEYS lacks the key that "

@@ -140,11 +140,7 @@ export class Shell {
 
   control(message) {
     if ("start" in message) {
-      const { offset, epoch } = this.progress;
-      if (message.reset && offset !== null && message.start === 0 && epoch !== message.epoch) {
-        // The web process began anew and the shell did not: keep what is drawn.
-        this.terminal.write("\r\n");
-      } else if (message.reset) {
+      if (message.reset) {
         this.terminal.reset();
         if (message.cut) this.terminal.write("\x1b[2m[earlier output is no longer kept]\x1b[m\r\n");
         this.terminal.write(message.modes ?? "");
@@ -152,6 +148,7 @@ export class Shell {
       this.progress.begin(message);
       this.isJoined = true;
       this.allow(message.drive);
+      if (message.gap) this.show("connected; output of the break may be missing", "running");
       for (const bytes of this.unsent.take()) this.type(bytes);
     } else if ("drive" in message) {
       this.allow(message.drive);

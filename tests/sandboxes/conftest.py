@@ -1,11 +1,14 @@
-"""A control plane that fails on purpose."""
+"""What tests of sandboxes share: a failing control plane, a terminal."""
 
 import importlib
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from channels.db import database_sync_to_async
 
+from sandboxes import shells, terminals
 from sandboxes.gateway import control
+from sandboxes.models import Terminal
 
 from .fake_plane import Plane, fake_plane
 
@@ -25,3 +28,15 @@ def plane(settings, tmp_path) -> Iterator[Plane]:
         yield plane
     module._breakers.clear()
     control._statuses.clear()
+
+
+@pytest.fixture
+async def terminal(house, sandbox) -> AsyncIterator[Terminal]:
+    """An open terminal of the sandbox; its session ends with the test."""
+    row = await database_sync_to_async(shells.create_row)(sandbox, house.bob)
+    yield row
+    if session := terminals.sessions.get(row.code):
+        session.finish()
+        for task in session._tasks:
+            task.cancel()
+        await session._pty.close()

@@ -2,7 +2,6 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 
 import pytest
@@ -10,23 +9,12 @@ from channels.db import database_sync_to_async
 from django.contrib.sessions.models import Session
 
 from kode_web.teams.access import own_team
-from sandboxes import terminals
-from sandboxes.models import Sandbox, Terminal
+from sandboxes import shells, terminals
+from sandboxes.models import Sandbox
 
 from .sockets import open_socket
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-
-@pytest.fixture
-async def terminal(house, sandbox) -> AsyncIterator[Terminal]:
-    row = await database_sync_to_async(terminals.create_row)(sandbox, house.bob)
-    yield row
-    if session := terminals.sessions.get(row.code):
-        session.finish()
-        for task in session._tasks:
-            task.cancel()
-        await session._pty.close()
 
 
 async def test_what_is_typed_is_answered(house, sandbox, terminal) -> None:
@@ -58,19 +46,6 @@ async def test_a_reload_replays_the_same_shell(house, sandbox, terminal) -> None
         await socket.until(b"before")
     async with open_socket(house.bob, sandbox, terminal.code) as socket:
         await socket.until(b"before")
-        await socket.type("echo $mark-$((1+1))\r")
-        await socket.until(b"kept-2")
-
-
-async def test_a_new_process_follows_the_same_shell(house, sandbox, terminal) -> None:
-    async with open_socket(house.bob, sandbox, terminal.code) as socket:
-        await socket.type("mark=kept; echo be''fore\r")
-        await socket.until(b"before")
-    session = terminals.sessions.pop(terminal.code)  # as after a restart
-    for task in session._tasks:
-        task.cancel()
-    await session._pty.close()
-    async with open_socket(house.bob, sandbox, terminal.code) as socket:
         await socket.type("echo $mark-$((1+1))\r")
         await socket.until(b"kept-2")
 
@@ -335,7 +310,7 @@ async def test_a_new_shell_follows_one_that_ended(house, sandbox, terminal) -> N
     async with open_socket(house.bob, sandbox, terminal.code) as socket:
         await socket.type("exit\r")
         await socket.until_closed()
-    again = await database_sync_to_async(terminals.create_row)(sandbox, house.bob)
+    again = await database_sync_to_async(shells.create_row)(sandbox, house.bob)
     async with open_socket(house.bob, sandbox, again.code) as socket:
         await socket.type("echo new-$((1+1))\r")
         await socket.until(b"new-2")
@@ -350,18 +325,3 @@ async def test_the_twenty_first_socket_is_one_too_many(
             await (await stack.enter_async_context(socket)).until_control("start")
         async with open_socket(house.bob, sandbox, terminal.code) as one_more:
             assert await one_more.until_closed() == 1013
-
-
-async def test_a_program_with_a_screen_draws_again_after_a_restart(
-    house, sandbox, terminal
-) -> None:
-    async with open_socket(house.bob, sandbox, terminal.code) as socket:
-        await socket.until(b"$")
-        await socket.type("vim -u NONE -c 'call setline(1, \"drawn-\".(6*7))'\r")
-        await socket.until(b"drawn-42")
-    session = terminals.sessions.pop(terminal.code)  # as after a restart
-    for task in session._tasks:
-        task.cancel()
-    await session._pty.close()
-    async with open_socket(house.bob, sandbox, terminal.code) as socket:
-        await socket.until(b"drawn-42")

@@ -35,7 +35,7 @@ from django.core.management import call_command
 from django.test import Client
 from kode_web.teams import access
 from kode_web.teams.models import User
-from sandboxes import actions, terminals
+from sandboxes import actions, shells
 call_command("migrate", verbosity=0)
 user = User.objects.create_user("bob@example.test", "pass word")
 wanted = actions.CreateRequest(name="box")
@@ -47,7 +47,7 @@ assert sandbox.is_running, sandbox.error
 client = Client()
 client.force_login(user)
 key = client.cookies[settings.SESSION_COOKIE_NAME].value
-codes = [terminals.create_row(sandbox, user).code for _ in range(8)]
+codes = [shells.create_row(sandbox, user).code for _ in range(8)]
 cookie = f"{settings.SESSION_COOKIE_NAME}={key}"
 print("JSON" + json.dumps([cookie, sandbox.code, codes]))
 """
