@@ -180,6 +180,7 @@ def test_an_agent_works_on_while_the_browser_is_closed(
     page.get_by_label("What should be done?").fill("run sleep 3; echo late-$((1+1))")
     page.get_by_role("button", name="Start").click()
     page.get_by_role("button", name="Allow once").click()
+    expect(page.locator(".call[data-state=executing]")).to_be_visible()
     address = page.url
     page.goto("about:blank")
     later = signed_in.new_page()
