@@ -47,12 +47,14 @@ class TerminalSocket(RowSocket):
         {"size": [rows, cols], "yours": b}   the shell's size; yours when it
                     follows this browser, which is that of who types
         {"drive": b} whether the person may type, when that changed
+        {"recording": b} whether what is shown is being recorded, when that changed
         {"exit": n} the shell ended, with its code or null; then close 4410
         {"wait": s} the terminal cannot be had now, says why; close 1013 may follow
         {"error": s} a message was not understood
     From the browser, binary frames are input. Text frames are JSON:
         {"ack": n}  everything before byte n is drawn
         {"size": [rows, cols]}   what this browser has room for
+        {"record": b}   begin or end a recording; for who may type
         {"reply": s} what the terminal answers a program by itself; only that of
                     who drives reaches it
     Closes: 4401 signed out, 4403 may not type, 4404 not found, 4408 stalled,
@@ -144,6 +146,9 @@ class TerminalSocket(RowSocket):
             case {"size": [int(rows), int(cols)]}:
                 if size := _size(rows, cols):
                     session.resize(self._viewer, size)
+            case {"record": bool(on)}:
+                if await self.is_allowed(INPUT_AGE_S) and May.DRIVE in self.may:
+                    await session.record(self.person, on=on)
             case {"reply": str(reply)}:
                 if session.driver is self._viewer:
                     await self._take_input(session, reply.encode("utf-8", "replace"))
@@ -216,6 +221,10 @@ class TerminalSocket(RowSocket):
         if viewer.told != size:
             viewer.told = size
             await self._send_control({"size": list(size[0]), "yours": size[1]})
+        is_recorded = session.recorder is not None
+        if viewer.told_recorded != is_recorded:
+            viewer.told_recorded = is_recorded
+            await self._send_control({"recording": is_recorded})
         waiting = session.ring.end - viewer.sent
         if waiting and viewer.room > 0:
             data = session.ring.read(viewer.sent, min(FRAME_BYTES, viewer.room))

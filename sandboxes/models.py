@@ -200,6 +200,57 @@ class TerminalOutput(models.Model):
         return f"output of {self.terminal_id}"
 
 
+class Recording(models.Model):
+    """What a terminal showed for a while, to be played again.
+
+    Its parts in order are the lines of an asciicast; see `recordings`.
+    """
+
+    code = models.CharField(max_length=32, unique=True, default=new_code)
+    terminal = models.ForeignKey(
+        Terminal, on_delete=models.CASCADE, related_name="recordings"
+    )
+    started_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL)
+    started_at = models.DateTimeField(default=timezone.now)
+    ended_at = models.DateTimeField(null=True, blank=True)
+    rows = models.PositiveIntegerField()
+    cols = models.PositiveIntegerField()
+    size_bytes = models.PositiveIntegerField(default=0)
+
+    class Meta:
+        ordering: ClassVar = ["-started_at", "-pk"]
+        constraints: ClassVar = [
+            models.UniqueConstraint(
+                fields=["terminal"],
+                condition=models.Q(ended_at=None),
+                name="one_recording_at_a_time",
+            )
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.terminal}, {self.started_at:%Y-%m-%d %H:%M}"
+
+    @property
+    def seconds(self) -> float:
+        """How long it is, or has been so far."""
+        return ((self.ended_at or timezone.now()) - self.started_at).total_seconds()
+
+
+class RecordingPart(models.Model):
+    """Some lines of a recording, compressed and encrypted."""
+
+    recording = models.ForeignKey(
+        Recording, on_delete=models.CASCADE, related_name="parts"
+    )
+    sealed = models.BinaryField()
+
+    class Meta:
+        ordering: ClassVar = ["pk"]
+
+    def __str__(self) -> str:
+        return f"part {self.pk} of {self.recording_id}"
+
+
 class Event(models.Model):
     """Something that happened to a sandbox: timeline and audit log in one.
 

@@ -16,9 +16,11 @@ from weakref import WeakValueDictionary
 
 from channels.db import database_sync_to_async
 
-from . import actions, gateway, shells
+from kode_web.teams.models import User
+
+from . import actions, gateway, recordings, shells
 from .errors import Gone, NotFound, NotReady, SandboxError
-from .models import Sandbox, Terminal
+from .models import Recording, Sandbox, Terminal
 from .ring import Ring
 
 logger = logging.getLogger(__name__)
@@ -51,6 +53,7 @@ class Viewer:
         self.may_drive = False
         # The size that it was told last, and whether that was its own doing.
         self.told: tuple[Size, bool] | None = None
+        self.told_recorded = False
         self.sent = self.acked = 0
         self.window = MIN_WINDOW
         self.news = asyncio.Event()
@@ -103,6 +106,8 @@ class Session:
         # Another process followed this shell before: what it stored is in the ring.
         self.is_resumed = self.is_cut = False
         self._unkept = asyncio.Event()
+        self.recorder: recordings.Recorder | None = None
+        self._recording = asyncio.Lock()
         self._pty: gateway.Pty | None = None
         self._room = asyncio.Event()
         self._input: asyncio.Queue[bytes] = asyncio.Queue()
@@ -134,8 +139,11 @@ class Session:
             first = ""
             self.is_resumed, self.is_cut = True, len(kept) > KEPT_BYTES // 2
             self.ring.append(kept)
+            recording = await database_sync_to_async(recordings.running)(self.terminal)
+            if recording:
+                self._start_recorder(recording)
             self.redraw()
-        self._tasks = [
+        self._tasks += [
             asyncio.create_task(self._follow()),
             asyncio.create_task(self._keep()),
             asyncio.create_task(self._type()),
@@ -147,9 +155,10 @@ class Session:
     async def _take(self, data: bytes) -> None:
         """Output from the shell; returns when there is room for more."""
         self.ring.append(data)
+        if self.recorder:
+            self.recorder.output(data)
         self._unkept.set()
-        for viewer in self.viewers:
-            viewer.news.set()
+        self._tell()
         while self._is_full():
             self._room.clear()
             with contextlib.suppress(TimeoutError):
@@ -193,8 +202,7 @@ class Session:
         self._room.set()
         if viewer is not None:
             self.resize(viewer, viewer.size)
-        for other in self.viewers:
-            other.news.set()
+        self._tell()
 
     def type(self, viewer: Viewer, data: bytes) -> bool:
         """Queue input; False when too much is waiting already."""
@@ -212,8 +220,9 @@ class Session:
         if self.driver is viewer and size != self.size:
             self.size = size
             self._resized.set()
-            for other in self.viewers:
-                other.news.set()
+            if self.recorder:
+                self.recorder.resized(*size)
+            self._tell()
 
     def redraw(self) -> None:
         """Make the program draw its screen again: it does after a resize."""
@@ -279,6 +288,36 @@ class Session:
         self._input_bytes += len(data)
         self._input.put_nowait(data)
 
+    async def record(self, user: User | None, *, on: bool) -> None:
+        """Begin or end a recording; to ask for what is so already changes nothing."""
+        async with self._recording:
+            if on and self.recorder is None and user is not None:
+                rows, cols = self.size
+                start = database_sync_to_async(recordings.start)
+                recording = await start(user, self.terminal, rows=rows, cols=cols)
+                recorder = self._start_recorder(recording)
+                recorder.output(self.ring.tail(KEPT_BYTES))  # what is seen now
+            elif not on and self.recorder:
+                recorder, self.recorder = self.recorder, None
+                await recorder.flush()
+                await database_sync_to_async(recordings.end)(recorder.recording, user)
+        self._tell()
+
+    def _start_recorder(self, recording: Recording) -> recordings.Recorder:
+        self.recorder = recordings.Recorder(recording)
+        self._tasks.append(asyncio.create_task(self._run_recorder(self.recorder)))
+        return self.recorder
+
+    async def _run_recorder(self, recorder: recordings.Recorder) -> None:
+        await recorder.run()
+        if recorder is self.recorder:
+            await self.record(None, on=False)  # it is full
+
+    def _tell(self) -> None:
+        """Wake every viewer's sender: there is something to say."""
+        for viewer in self.viewers:
+            viewer.news.set()
+
     async def _follow(self) -> None:
         """Wait for the shell's end, or for the stream to break."""
         assert self._pty is not None
@@ -286,7 +325,10 @@ class Session:
             self.exit_code = await self._pty.wait()
         except SandboxError as error:
             logger.info("terminal %s: %s", self.terminal.code, error)
+        if self.recorder:
+            await self.recorder.flush()
         if self.exit_code is not None:
+            await self.record(None, on=False)
             await database_sync_to_async(shells.ended)(self.terminal, self.exit_code)
         self.finish()
 
@@ -294,8 +336,7 @@ class Session:
         """Let everybody draw the rest and leave; the next viewer starts anew."""
         sessions.pop(self.terminal.code, None)
         self.is_over.set()
-        for viewer in self.viewers:
-            viewer.news.set()
+        self._tell()
         for task in self._tasks:
             if task is not asyncio.current_task():
                 task.cancel()

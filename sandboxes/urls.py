@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from . import file_views, views
+from . import file_views, recording_views, views
 
 app_name = "sandboxes"
 urlpatterns = [
@@ -19,6 +19,20 @@ urlpatterns = [
         "<str:code>/terminals/<str:terminal>/close/",
         views.close_terminal,
         name="close",
+    ),
+    path("<str:code>/recordings/", recording_views.index, name="recordings"),
+    path(
+        "<str:code>/recordings/<str:recording>/", recording_views.play, name="recording"
+    ),
+    path(
+        "<str:code>/recordings/<str:recording>/cast/",
+        recording_views.cast,
+        name="cast",
+    ),
+    path(
+        "<str:code>/recordings/<str:recording>/delete/",
+        recording_views.delete,
+        name="delete_recording",
     ),
     path("<str:code>/pause/", views.pause, name="pause"),
     path("<str:code>/resume/", views.resume, name="resume"),

@@ -15,7 +15,7 @@ from kode_web.teams import access
 from kode_web.teams.access import May
 from kode_web.teams.models import User, new_code
 
-from . import actions, files, gateway, shells
+from . import actions, files, gateway, recordings, shells
 from . import ports as sandbox_ports
 from .errors import Gone, SandboxError
 from .forms import NewSandbox, Rename
@@ -56,6 +56,7 @@ def frame(request: HttpRequest, sandbox: Sandbox, tab: str) -> dict[str, Any]:
         "percent_left": _percent_left(sandbox),
         "is_local": sandbox.backend == "local",
         "workdir": files.clean(sandbox, ""),
+        "has_recordings": recordings.exist(sandbox),
     }
 
 

@@ -20,6 +20,7 @@ ICONS = {
     "sandbox.disposed": "trash",
     "sandbox.failed": "warn",
     "terminal": "terminal",
+    "recording": "record",
     "port": "port",
     "file": "file",
     "agent": "agent",
@@ -36,6 +37,9 @@ SENTENCES = {
     "sandbox.gone": "The sandbox ended",
     "terminal.opened": "opened a terminal",
     "terminal.closed": "closed a terminal",
+    "recording.started": "began to record a terminal",
+    "recording.ended": "ended a recording",
+    "recording.deleted": "deleted a recording",
     "file.uploaded": "uploaded a file",
     "file.downloaded": "downloaded a file",
     "file.exported": "downloaded a folder",
@@ -75,4 +79,6 @@ def details(event: Event) -> str:
         return f"{int(data.get('seconds', 0)) // 60} min"
     if event.kind == "file.uploaded":
         return f"{data.get('path', '')}, {size(data.get('size_bytes'))}"
+    if event.kind.startswith("recording."):
+        return str(data.get("name", ""))
     return ", ".join(str(value) for value in data.values() if value not in ("", None))

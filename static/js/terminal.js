@@ -13,6 +13,7 @@ import { Terminal } from "@xterm/xterm";
 
 import { guard } from "./guard.js";
 import { isReply, keyText, modified } from "./keys.js";
+import { colours, FAMILY } from "./look.js";
 import { Progress } from "./progress.js";
 import { GONE, NOT_FOUND, SIGNED_OUT, Socket, socketUrl } from "./socket.js";
 import { Unsent } from "./unsent.js";
@@ -41,22 +42,6 @@ export function localPort(uri) {
   return found ? Number(found[1]) : null;
 }
 
-/** The sixteen colours and the rest, as the style sheet has them now. */
-function colours(element) {
-  const style = getComputedStyle(element);
-  const value = (name) => style.getPropertyValue(`--term-${name}`).trim();
-  const names = ["black", "red", "green", "yellow", "blue", "magenta", "cyan", "white"];
-  const bright = names.map((n) => `bright${n[0].toUpperCase()}${n.slice(1)}`);
-  const theme = Object.fromEntries([...names, ...bright].map((n, i) => [n, value(i)]));
-  return {
-    ...theme,
-    background: value("bg"),
-    foreground: value("text"),
-    cursor: value("cursor"),
-    selectionBackground: value("select"),
-  };
-}
-
 export class Shell {
   constructor(element) {
     this.element = element;
@@ -81,7 +66,7 @@ export class Shell {
   makeTerminal() {
     const terminal = new Terminal({
       allowProposedApi: true, // unicode versions
-      fontFamily: "ui-monospace, SFMono-Regular, Menlo, Consolas, 'DejaVu Sans Mono', monospace",
+      fontFamily: FAMILY,
       fontSize: this.fontSize,
       scrollback: SCROLLBACK,
       minimumContrastRatio: 4.5,
@@ -152,6 +137,8 @@ export class Shell {
       for (const bytes of this.unsent.take()) this.type(bytes);
     } else if ("drive" in message) {
       this.allow(message.drive);
+    } else if ("recording" in message) {
+      this.recorded(message.recording);
     } else if ("size" in message) {
       this.sized(...message.size, message.yours);
     } else if ("exit" in message) {
@@ -163,6 +150,14 @@ export class Shell {
     } else if ("wait" in message) {
       this.show(message.wait, "working");
     }
+  }
+
+  /** Everybody who looks sees that it is kept. */
+  recorded(isRecorded) {
+    const button = this.view.querySelector("[data-terminal-record]");
+    if (button) hold(button, isRecorded);
+    const sign = this.view.querySelector("[data-terminal-recorded]");
+    if (sign) sign.hidden = !isRecorded;
   }
 
   draw(data) {
@@ -207,6 +202,8 @@ export class Shell {
   tap(event) {
     if (event.target.closest("[data-terminal-search]")) this.openSearch();
     if (event.target.closest("[data-terminal-copy]")) this.copyAll();
+    const record = event.target.closest("[data-terminal-record]");
+    if (record) this.socket.send({ record: record.getAttribute("aria-pressed") !== "true" });
     const button = event.target.closest("[data-key]");
     if (!button) return;
     const name = button.dataset.key;

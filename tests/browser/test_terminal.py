@@ -138,3 +138,23 @@ def test_a_stranger_sees_nothing(
     stranger.goto(terminal.url)
     expect(stranger.locator(".xterm")).to_have_count(0)
     stranger.context.close()
+
+
+def test_a_recording_plays_what_was_shown(
+    terminal: Page, shot: Callable[[Page, str], None]
+) -> None:
+    record = terminal.get_by_role("button", name="Record this shell")
+    record.click()
+    sign = terminal.get_by_role("link", name="recording", exact=True)
+    expect(sign).to_be_visible()
+    type_line(terminal, "echo re''corded")
+    expect(screen(terminal)).to_contain_text("recorded")
+    shot(terminal, "recording")
+    record.click()
+    expect(sign).to_be_hidden()
+    terminal.reload()
+    terminal.get_by_role("link", name="Recordings").click()
+    terminal.get_by_role("link", name="Play").click()
+    expect(screen(terminal)).to_contain_text("recorded")
+    expect(terminal.get_by_role("button", name="Play")).to_be_visible()
+    shot(terminal, "recording-played")
