@@ -103,6 +103,8 @@ def _prefix(modes: dict[int, bool]) -> bytes:
 def _scan(modes: dict[int, bool], seam: bytes, data: bytes | bytearray) -> bytes:
     """Note the modes that `data` sets; returns what the next piece begins with."""
     text = seam + data
+    if b"\x1b[?" not in text:
+        return text[-OVERLAP:]
     for numbers, action in MODE.findall(text):
         for number in numbers.split(b";"):
             if number and int(number) in KEPT_MODES:

@@ -23,7 +23,7 @@ from .streams import GRACE_S, UNHEARD_S, Follower, Output, writable
 logger = logging.getLogger(__name__)
 
 PIPE_BYTES = 32 << 10  # of one output event, as envd has it
-PTY_BYTES = 16 << 10
+PTY_BYTES = 64 << 10
 KEEP_EXIT_S = 30.0  # for a client that connects late
 
 

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import os
+import time
 from collections import deque
 from typing import Any
 
@@ -10,6 +11,8 @@ from .proto.process_pb import ProcessEvent
 
 QUEUED_EVENTS = 2  # for one follower: 64 kB, then the command waits
 GRACE_S = 0.1  # after the command, for the output of what it left behind
+PIECE_BYTES = 4096  # what the kernel gives of a terminal at once
+GATHER_S = 0.001  # between two reads of one terminal
 UNHEARD_S = 0.005  # between reads of output that nobody follows: 6 MB/s at most
 
 
@@ -58,32 +61,47 @@ class Output:
     def __init__(self, fd: int, field: str, size: int) -> None:
         os.set_blocking(fd, False)
         self.fd, self.field, self._size = fd, field, size
+        self._is_terminal = os.isatty(fd)
+        self._piece = PIECE_BYTES if self._is_terminal else size
         self._ready: asyncio.Future[bool] | None = None
+        self._read_at = 0.0
         self._leaving = False
 
     async def read(self) -> bytes:
         """The next bytes; empty at the end, or when a command that ended is quiet."""
+        await self._gather()
         while True:
             try:
-                return self._joined(os.read(self.fd, self._size))
+                data = self._take()
+                self._read_at = time.monotonic()
+                return data
             except BlockingIOError:
                 if not await self._readable():
                     return b""
             except OSError:  # EIO: the last holder of the terminal closed it
                 return b""
 
-    def _joined(self, data: bytes) -> bytes:
-        """With what follows already: a terminal gives 4 kB at a time, and a message
-        for each would cost more than the bytes."""
-        while data and len(data) < self._size:
+    async def _gather(self) -> None:
+        """Let a flood gather before the next read; a lone line never waits."""
+        passed = time.monotonic() - self._read_at
+        if passed < GATHER_S and self._is_terminal:
+            await asyncio.sleep(GATHER_S - passed)
+
+    def _take(self) -> bytes:
+        """All that is there, up to one message: a terminal gives at most PIECE_BYTES
+        at a time, and a message for each would cost more than the bytes.
+
+        Raises OSError when there is nothing.
+        """
+        pieces = [os.read(self.fd, self._piece)]
+        size = len(pieces[0])
+        while pieces[-1] and size < self._size:
             try:
-                more = os.read(self.fd, self._size - len(data))
+                pieces.append(os.read(self.fd, min(self._piece, self._size - size)))
             except OSError:  # nothing now, or the end: the next read tells which
                 break
-            if not more:
-                break
-            data += more
-        return data
+            size += len(pieces[-1])
+        return b"".join(pieces)
 
     def leave(self) -> None:
         """The command ended: from now on only GRACE_S of silence is waited for."""
