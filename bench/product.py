@@ -53,18 +53,27 @@ class Product:
     link: str = ""
     cookie: str = ""
 
-    def new_terminal(self) -> tuple[str, str]:
-        """Codes of the sandbox and of a new terminal of it."""
-        env = os.environ | {
+    def env(self) -> dict[str, str]:
+        """What a management command needs to work on the same data."""
+        return {
             "KODE_DATA": str(self.data),
             "KODE_SITE_URL": self.url,
             "KODE_RUNTIME_URL": self.runtime_url,
             "KODE_RUNTIME_KEY_FILE": str(self.data / "runtime.key"),
         }
+
+    def web_pid(self) -> int:
+        """Pid of the web process."""
+        pids = self.server_pids()
+        commands = {pid: Path(f"/proc/{pid}/cmdline").read_bytes() for pid in pids}
+        return next(pid for pid in pids if b"uvicorn" in commands[pid])
+
+    def new_terminal(self) -> tuple[str, str]:
+        """Codes of the sandbox and of a new terminal of it."""
         done = subprocess.run(
             [sys.executable, "manage.py", "shell", "--no-imports", "-c", PREPARE],
             cwd=ROOT,
-            env=env,
+            env=os.environ | self.env(),
             check=True,
             stdout=subprocess.PIPE,
             text=True,

@@ -138,6 +138,23 @@ async def flood(terminal: Terminal, megabytes: int) -> float:
     return time.perf_counter() - begun
 
 
+async def echo_under_flood_ms(typed: Terminal, other: Terminal) -> list[float]:
+    """Milliseconds of a key's echo while another terminal of the server floods."""
+    await other.type("yes $(seq 20)\r")
+    reading = asyncio.create_task(read_on(other))
+    try:
+        return await echo_ms(typed)
+    finally:
+        reading.cancel()
+        await other.type("\x03")
+
+
+async def read_on(terminal: Terminal) -> None:
+    """Take all output, for ever."""
+    while True:
+        await terminal.read()
+
+
 async def growth_mb(
     terminal: Ours | Theirs, pids: Callable[[], list[int]], megabytes: int
 ) -> float:
@@ -255,6 +272,13 @@ async def one_round(
             table.add("flood, MB/s", column, megabytes / seconds)
             cpu = (cpu_s(pids()) - before) * 100 / megabytes
             table.add("flood, CPU s per 100 MB", column, cpu)
+    for column, opened, other in (
+        ("terminado", theirs(tornado), theirs(tornado)),
+        ("ours", ours(product), ours(product)),
+    ):
+        async with opened as terminal, other as flooding:
+            found = await echo_under_flood_ms(terminal, flooding)
+            table.add("echo under another's flood, ms", column, *found)
     for column, opened, pids in (
         ("terminado", theirs(tornado), lambda: [pid]),
         ("ours", ours(product), product.server_pids),

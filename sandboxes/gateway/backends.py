@@ -2,6 +2,7 @@
 
 import contextlib
 import logging
+import os
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +20,9 @@ logger = logging.getLogger(__name__)
 REQUEST_TIMEOUT_S = 3.0
 # A backend that failed this often within the window is left alone for a while.
 FAILURES, WINDOW_S, COOL_S = 5, 30.0, 10.0
+# Each open terminal and command holds a connection; the SDK's own limit is 200, and
+# what is above waits for ever. It reads this as it is imported.
+os.environ.setdefault("E2B_MAX_CONNECTIONS", "4000")
 
 
 @dataclass(frozen=True)
