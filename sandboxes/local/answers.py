@@ -34,6 +34,15 @@ def missing(problem: NotFound) -> Refusal:
     return Refusal(404, text)
 
 
+def too_many(limit: int) -> Refusal:
+    """429 of a kind that trying again does not help."""
+    text = (
+        "you have reached the maximum number of concurrent sandboxes "
+        f"({limit}) of the local runtime"
+    )
+    return Refusal(429, text, retry=False)
+
+
 def unsupported(what: str) -> Refusal:
     """501, naming what the local runtime does not have."""
     return Refusal(501, f"{what}: not supported by the local runtime", retry=False)

@@ -33,6 +33,7 @@ class Limits:
 class BoxSpec:
     """One sandbox to make. `template` is a base tree: `host` or `base`.
 
+    With a `snapshot` it starts from the files of that, whatever `template` says.
     `timeout_s` is the deadline that PID 1 keeps by itself, in seconds from now.
     """
 
@@ -41,6 +42,7 @@ class BoxSpec:
     timeout_s: float
     internet: bool = True
     limits: Limits = field(default_factory=Limits)
+    snapshot: str = ""
 
 
 @dataclass(frozen=True)
@@ -140,6 +142,11 @@ class Box(Protocol):
         """End it and remove every trace; idempotent, returns when it is gone."""
         ...
 
+    async def snapshot(self, snapshot_id: str) -> None:
+        """Keep its files under that new id. Pause it first: they are copied one
+        after the other."""
+        ...
+
     async def set_internet(self, allowed: bool) -> None:
         """Open or close the sandbox's way to the internet while it runs."""
         ...
@@ -176,4 +183,12 @@ class Driver(Protocol):
 
     async def survivors(self) -> Sequence[str]:
         """Ids of sandboxes of earlier runs that still live; the rest is removed."""
+        ...
+
+    async def snapshots(self) -> Sequence[str]:
+        """Ids of all snapshots."""
+        ...
+
+    async def remove_snapshot(self, snapshot_id: str) -> None:
+        """Forget a snapshot; idempotent. Sandboxes made from it live on."""
         ...

@@ -1,11 +1,11 @@
-"""What the runtime knows of a sandbox, kept on disk: one JSON file each."""
+"""What the runtime knows of sandboxes and snapshots, kept on disk: a file each."""
 
-import contextlib
 import json
 import logging
 import os
 import secrets
 import string
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -16,6 +16,7 @@ logger = logging.getLogger(__name__)
 
 ID_LETTERS = string.ascii_lowercase + string.digits
 ID_LENGTH = 20
+NAMESPACE = "local"  # stands for a team in names of snapshots
 
 
 class State(StrEnum):
@@ -43,6 +44,8 @@ class Record:
     internet: bool = True
     allow_internet: bool | None = None  # as the client wrote it
     idempotency_key: str | None = None
+    snapshot: str = ""  # what it started from, in place of the base tree alone
+    held: bool = False  # stands still while its files are copied
     cpus: float = 2.0
     memory_mb: int = 1024
     disk_mb: int = 10240
@@ -59,6 +62,27 @@ class Record:
         return iso(self.end_at)
 
 
+@dataclass
+class Snapshot:
+    """Files of a sandbox, kept for others to start from."""
+
+    snapshot_id: str
+    sandbox_id: str
+    base_tree: str
+    made_at: float
+    name: str = ""
+    tag: str = "default"
+
+    @property
+    def names(self) -> list[str]:
+        return [f"{NAMESPACE}/{self.name}:{self.tag}"] if self.name else []
+
+    @property
+    def public_id(self) -> str:
+        """What clients name it by, and create from."""
+        return self.names[0] if self.name else f"{self.snapshot_id}:{self.tag}"
+
+
 class Store:
     """The records' folder. A write replaces the file whole."""
 
@@ -68,29 +92,45 @@ class Store:
 
     def load(self) -> list[Record]:
         """Every readable record; an unreadable one is logged and removed."""
+        return self._load("json", parse)
+
+    def save(self, record: Record) -> None:
+        self._write(self._path(record.sandbox_id, "json"), asdict(record))
+
+    def remove(self, sandbox_id: str) -> None:
+        self._path(sandbox_id, "json").unlink(missing_ok=True)
+
+    def load_snapshots(self) -> list[Snapshot]:
+        """As `load`."""
+        return self._load("snapshot", lambda data: Snapshot(**data))
+
+    def save_snapshot(self, snapshot: Snapshot) -> None:
+        self._write(self._path(snapshot.snapshot_id, "snapshot"), asdict(snapshot))
+
+    def remove_snapshot(self, snapshot_id: str) -> None:
+        self._path(snapshot_id, "snapshot").unlink(missing_ok=True)
+
+    def _load[Kind](
+        self, suffix: str, read: Callable[[dict[str, Any]], Kind]
+    ) -> list[Kind]:
         found = []
-        for path in sorted(self._folder.glob("*.json")):
+        for path in sorted(self._folder.glob(f"*.{suffix}")):
             try:
-                found.append(parse(json.loads(path.read_text())))
+                found.append(read(json.loads(path.read_text())))
             except (ValueError, TypeError, KeyError) as problem:
                 logger.error("record %s is unreadable: %s", path.name, problem)
                 path.unlink()
         return found
 
-    def save(self, record: Record) -> None:
-        path = self._path(record.sandbox_id)
-        draft = path.with_suffix(".new")
+    def _write(self, path: Path, data: dict[str, Any]) -> None:
+        draft = path.with_name(f"{path.name}.new")
         opener = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         with os.fdopen(opener, "w") as file:
-            json.dump(asdict(record), file)
+            json.dump(data, file)
         draft.replace(path)
 
-    def remove(self, sandbox_id: str) -> None:
-        with contextlib.suppress(FileNotFoundError):
-            self._path(sandbox_id).unlink()
-
-    def _path(self, sandbox_id: str) -> Path:
-        return self._folder / f"{sandbox_id}.json"
+    def _path(self, name: str, suffix: str) -> Path:
+        return self._folder / f"{name}.{suffix}"
 
 
 def parse(data: dict[str, Any]) -> Record:
@@ -101,8 +141,9 @@ def parse(data: dict[str, Any]) -> Record:
     return record
 
 
-def new_id() -> str:
-    return "i" + "".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH))
+def new_id(kind: str = "i") -> str:
+    """An id that begins with `kind`: `i` a sandbox, `s` a snapshot."""
+    return kind + "".join(secrets.choice(ID_LETTERS) for _ in range(ID_LENGTH))
 
 
 def iso(moment_s: float) -> str:

@@ -44,7 +44,7 @@ class Registry:
         max_running: int,
         spares: int,
     ) -> None:
-        self.driver, self._store = driver, store
+        self.driver, self.store = driver, store
         self.limits, self.max_running = limits, max_running
         self._sandboxes: dict[str, Sandbox] = {}
         self._pool = Pool(driver, limits, spares)
@@ -64,7 +64,7 @@ class Registry:
         except IsolationUnavailable as problem:
             logger.error("no sandboxes on this machine: %s", problem)
             return
-        for record in self._store.load():
+        for record in self.store.load():
             if record.sandbox_id in survivors:
                 survivors.discard(record.sandbox_id)
                 await self._find_again(record)
@@ -116,7 +116,7 @@ class Registry:
         if sandbox is None:
             raise NotFound(sandbox_id)
         async with sandbox.lock:
-            self._must_live(sandbox)
+            sandbox.must_live()
             if sandbox.record.state is State.PAUSED:
                 await self._resume(sandbox, timeout_s)
                 return sandbox, True
@@ -129,7 +129,7 @@ class Registry:
         """Raises Conflict when it already runs."""
         sandbox = self.get(sandbox_id)
         async with sandbox.lock:
-            self._must_live(sandbox)
+            sandbox.must_live()
             if sandbox.record.state is not State.PAUSED:
                 raise Conflict(f"Sandbox {sandbox_id} is already running")
             await self._resume(sandbox, timeout_s)
@@ -150,7 +150,7 @@ class Registry:
         """Freeze it. Raises Conflict when it is paused already."""
         sandbox = self.get(sandbox_id)
         async with sandbox.lock:
-            self._must_live(sandbox)
+            sandbox.must_live()
             if sandbox.record.state is State.PAUSED:
                 raise Conflict(f"sandbox '{sandbox_id}' is already paused")
             await self._pause(sandbox)
@@ -171,7 +171,7 @@ class Registry:
                 raise NotFound(sandbox_id)
             await sandbox.box.set_internet(internet)
             sandbox.record.internet, sandbox.record.network = internet, network
-            self._store.save(sandbox.record)
+            self.store.save(sandbox.record)
 
     async def sample(self, sandbox: Sandbox) -> None:
         """Measure now, unless that was done within the last second."""
@@ -211,9 +211,11 @@ class Registry:
             memory_mb=self.limits.memory_mb,
             disk_mb=self.limits.disk_mb,
         )
-        self._store.save(record)
+        self.store.save(record)
         sandbox = self._adopt(record, box)
         sandbox.log.add("Sandbox started")
+        if record.snapshot:
+            return sandbox  # its accounts may be others than its tree's
         learned = self._accounts.get(record.base_tree)
         if learned:
             sandbox.services.agent.know(learned)
@@ -224,7 +226,7 @@ class Registry:
     async def _box(self, draft: Record) -> Box:
         """A box for a new sandbox: a spare one where it fits, else a new one."""
         timeout_s = inner_limit(draft, draft.timeout_s)
-        if draft.internet:
+        if draft.internet and not draft.snapshot:
             spare = await self._pool.take(draft.base_tree, timeout_s)
             if spare is not None:
                 return spare
@@ -234,6 +236,7 @@ class Registry:
             timeout_s=timeout_s,
             internet=draft.internet,
             limits=self.limits,
+            snapshot=draft.snapshot,
         )
         return await self.driver.create(spec)
 
@@ -251,6 +254,8 @@ class Registry:
             self._lose(record)
             return
         sandbox = self._adopt(record, box)
+        if record.held:
+            await sandbox.let_go(self.store)
         if record.idempotency_key:
             found = asyncio.get_running_loop().create_future()
             found.set_result(sandbox)
@@ -260,7 +265,7 @@ class Registry:
     def _lose(self, record: Record) -> None:
         logger.warning("sandbox %s of the run before is lost", record.sandbox_id)
         self.lost.append(record.sandbox_id)
-        self._store.remove(record.sandbox_id)
+        self.store.remove(record.sandbox_id)
 
     async def _learn(self, sandbox: Sandbox) -> None:
         """Remember the accounts of a tree from its first, untouched sandbox."""
@@ -286,12 +291,12 @@ class Registry:
         sandbox.record.state = State.PAUSED
         sandbox.record.end_at = time.time()
         sandbox.log.add("Sandbox paused")
-        self._store.save(sandbox.record)
+        self.store.save(sandbox.record)
 
     async def _set_end(self, sandbox: Sandbox, end_at: float, timeout_s: float) -> None:
         await sandbox.box.set_deadline(inner_limit(sandbox.record, timeout_s))
         sandbox.record.end_at, sandbox.record.timeout_s = end_at, timeout_s
-        self._store.save(sandbox.record)
+        self.store.save(sandbox.record)
         self._arm(sandbox)
 
     async def _end(self, sandbox: Sandbox) -> None:
@@ -305,7 +310,7 @@ class Registry:
     def _forget(self, sandbox: Sandbox) -> None:
         record = sandbox.record
         self._sandboxes.pop(record.sandbox_id, None)
-        self._store.remove(record.sandbox_id)
+        self.store.remove(record.sandbox_id)
         if record.idempotency_key:
             self._by_key.pop(record.idempotency_key, None)
 
@@ -314,10 +319,6 @@ class Registry:
         sandbox.services.close()
         for task in sandbox.tasks:
             task.cancel()
-
-    def _must_live(self, sandbox: Sandbox) -> None:
-        if sandbox.ending:
-            raise Conflict(f"Sandbox {sandbox.record.sandbox_id} is being killed")
 
     def _arm(self, sandbox: Sandbox) -> None:
         self._disarm(sandbox)

@@ -14,10 +14,10 @@ from urllib.parse import unquote
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from .answers import Refusal, connected, detail, listed, missing, unsupported
+from .answers import Refusal, connected, detail, listed, missing, too_many, unsupported
 from .contract import BoxGone, IsolationUnavailable
 from .envd.app import VERSION
-from .records import State
+from .records import Record, State
 from .registry import DEFAULT_TEMPLATE, MAX_TIMEOUT_S, Registry
 from .requests import (
     Page,
@@ -31,6 +31,8 @@ from .requests import (
     whole_of,
 )
 from .sandbox import Conflict, NotFound, TooLong, TooMany
+from .snapshot_rest import SnapshotRest
+from .snapshots import Snapshots
 
 logger = logging.getLogger(__name__)
 
@@ -43,7 +45,6 @@ UNSUPPORTED = {  # the first segment after the version, and what it stands for
     "volumes": "volumes",
     "volumecontent": "volumes",
     "secrets": "secrets",
-    "snapshots": "snapshots",
     "templates": "building or changing templates",
     "teams": "teams",
     "nodes": "nodes",
@@ -56,8 +57,9 @@ UNSUPPORTED = {  # the first segment after the version, and what it stands for
 class Rest:
     """Answers the control plane's requests; the caller has checked the API key."""
 
-    def __init__(self, registry: Registry, domain: str) -> None:
-        self._registry, self._domain = registry, domain
+    def __init__(self, registry: Registry, snapshots: Snapshots, domain: str) -> None:
+        self._registry, self._snapshots = registry, snapshots
+        self._domain = domain
         one = "/sandboxes/*"
         v2 = partial(self.create, version=2)
         self._routes: list[tuple[str, list[str], Handler]] = [
@@ -84,6 +86,8 @@ class Rest:
             ("GET", split("/kode/status"), self.status),
             ("POST", split("/kode/trees/base/build"), self.build_base),
         ]
+        for method, path, handler in SnapshotRest(snapshots, domain).routes():
+            self._routes.append((method, split(path), handler))
 
     async def __call__(self, request: Request) -> Response:
         """The answer to a request; every error is JSON."""
@@ -95,8 +99,8 @@ class Rest:
             return missing(problem).response()
         except Conflict as problem:
             return Refusal(409, str(problem)).response()
-        except BoxGone:
-            return Refusal(404, "the sandbox has ended").response()
+        except BoxGone as problem:
+            return Refusal(404, str(problem)).response()
         except IsolationUnavailable as problem:
             return Refusal(503, str(problem), retry=False).response()
         except Exception:  # the outermost loop of a request
@@ -121,29 +125,34 @@ class Rest:
             parts = parts[1:]
         if parts and (what := UNSUPPORTED.get(parts[0])):
             return unsupported(what)
-        if parts[:1] == ["sandboxes"] and parts[2:3] in (["snapshots"], ["fork"]):
-            return unsupported(parts[2])
         if known:
             return Refusal(405, f"{request.method} is not allowed here")
         return Refusal(404, f"no route {request.method} {request.url.path}")
 
     async def create(self, request: Request, *, version: int) -> Response:
         key = request.headers.get("idempotency-key")
-        draft = draft_of(await body_of(request), version=version, key=key)
-        try:
-            draft.base_tree = await self._registry.base_tree(draft.template)
-        except LookupError as problem:
-            text = f"template '{draft.template}' not found"
-            raise Refusal(404, text) from problem
+        body = await body_of(request)
+        draft = draft_of(body, version=version, key=key)
+        await self._choose_files(draft, body["templateID"])
         try:
             sandbox = await self._registry.create(draft)
         except TooMany as problem:
-            text = (
-                "you have reached the maximum number of concurrent sandboxes "
-                f"({self._registry.max_running}) of the local runtime"
-            )
-            raise Refusal(429, text, retry=False) from problem
+            raise too_many(self._registry.max_running) from problem
         return JSONResponse(connected(sandbox.record, self._domain), 201)
+
+    async def _choose_files(self, draft: Record, template: str) -> None:
+        """What the sandbox starts from: a base tree, or a snapshot over one."""
+        try:
+            draft.base_tree = await self._registry.base_tree(draft.template)
+            return
+        except LookupError:
+            pass
+        try:
+            snapshot = self._snapshots.find(template)
+        except LookupError as problem:
+            text = f"template '{draft.template}' not found"
+            raise Refusal(404, text) from problem
+        draft.base_tree, draft.snapshot = snapshot.base_tree, snapshot.snapshot_id
 
     async def list_v1(self, request: Request) -> Response:
         return self._page(page_of(request, states={State.RUNNING.value}))

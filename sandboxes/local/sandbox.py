@@ -1,13 +1,15 @@
 """A sandbox with everything that serves it, and why one may not be had."""
 
 import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from .contract import Box
 from .envd.app import Envd
 from .envd.context import Services
 from .metrics import Log, Samples
-from .records import Record, State
+from .records import Record, State, Store
 
 
 class TooMany(Exception):
@@ -44,6 +46,33 @@ class Sandbox:
     @property
     def running(self) -> bool:
         return self.record.state is State.RUNNING and not self.ending
+
+    def must_live(self) -> None:
+        """Raises Conflict."""
+        if self.ending:
+            raise Conflict(f"Sandbox {self.record.sandbox_id} is being killed")
+
+    @asynccontextmanager
+    async def held(self, store: Store) -> AsyncIterator[None]:
+        """Let it stand still for as long; paused it does. Raises Conflict."""
+        async with self.lock:
+            self.must_live()
+            if self.record.state is State.PAUSED:
+                yield
+                return
+            self.record.held = True
+            store.save(self.record)
+            try:
+                await self.box.pause()
+                yield
+            finally:
+                await self.let_go(store)
+
+    async def let_go(self, store: Store) -> None:
+        """Let it run again; also in a later run of the runtime."""
+        await self.box.resume()
+        self.record.held = False
+        store.save(self.record)
 
     @classmethod
     def serving(cls, record: Record, box: Box) -> "Sandbox":

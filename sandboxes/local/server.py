@@ -23,6 +23,7 @@ from .proxy import forward
 from .registry import Registry
 from .rest import Rest
 from .sandbox import Sandbox
+from .snapshots import Snapshots
 from .tunnel import REGISTRY
 
 logger = logging.getLogger(__name__)
@@ -31,10 +32,12 @@ logger = logging.getLogger(__name__)
 class Edge:
     """Sends each HTTP request where it belongs."""
 
-    def __init__(self, registry: Registry, *, api_key: str, domain: str) -> None:
+    def __init__(
+        self, registry: Registry, snapshots: Snapshots, *, api_key: str, domain: str
+    ) -> None:
         self._registry, self._domain = registry, domain
         self._api_key = api_key.encode()
-        self._rest = Rest(registry, domain)
+        self._rest = Rest(registry, snapshots, domain)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
@@ -93,17 +96,20 @@ async def reach(
 def application(registry: Registry, *, api_key: str, domain: str) -> ASGIApp:
     """The application for uvicorn; its lifespan is the registry's."""
 
+    snapshots = Snapshots(registry)
+
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Registry]]:
         await registry.driver.start()
         await registry.start()
+        await snapshots.start()
         try:
             yield {REGISTRY: registry}
         finally:
             await registry.close()
             await registry.driver.close()
 
-    edge = Edge(registry, api_key=api_key, domain=domain)
+    edge = Edge(registry, snapshots, api_key=api_key, domain=domain)
     starlette = Starlette(lifespan=lifespan)
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:

@@ -206,10 +206,3 @@ def test_finer_network_rules_are_refused(runtime: Runtime, sandbox: Sandbox) -> 
         sandbox.update_network({"allow_out": ["1.1.1.1/32"]})
     sandbox.update_network({"deny_out": ["0.0.0.0/0"]})
     assert sandbox.get_info().network == {"deny_out": ["0.0.0.0/0"]}
-
-
-def test_snapshots_and_forks_say_that_they_are_missing(sandbox: Sandbox) -> None:
-    with pytest.raises(SandboxException, match="snapshots: not supported"):
-        sandbox.create_snapshot()
-    with pytest.raises(SandboxException, match="fork: not supported"):
-        sandbox.fork()

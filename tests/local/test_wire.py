@@ -36,7 +36,6 @@ def test_web_pages_are_refused(runtime: Runtime) -> None:
         ("POST", "/v3/templates", 501, "templates: not supported"),
         ("GET", "/volumes", 501, "volumes: not supported"),
         ("GET", "/secrets", 501, "secrets: not supported"),
-        ("GET", "/snapshots", 501, "snapshots: not supported"),
         ("GET", "/templates/aliases/ns%2Fnosuch", 404, "'ns/nosuch' not found"),
     ],
 )

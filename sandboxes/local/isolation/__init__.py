@@ -13,6 +13,7 @@ namespace only. The `Driver` it returns is driven over a socket to the launcher.
     oci_runtime.py  calls of crun or runc
     mounts.py       root file systems put together, out of everybody's sight
     trees.py        what they start from; skeleton.py is the tree `host`
+    snapshots.py    layers that sandboxes left to start from; copying.py makes them
     interpreter.py  the private Python that PID 1 and helpers run on
     network.py      the way out
     cgroups.py      limits' accounting; usage.py what a sandbox uses
@@ -101,6 +102,15 @@ class LocalDriver:
         """See contract.Driver."""
         found: list[str] = await self._launcher.call("survivors")
         return found
+
+    async def snapshots(self) -> Sequence[str]:
+        """See contract.Driver."""
+        found: list[str] = await self._launcher.call("snapshots")
+        return found
+
+    async def remove_snapshot(self, snapshot_id: str) -> None:
+        """See contract.Driver."""
+        await self._launcher.call("remove_snapshot", snapshot_id=snapshot_id)
 
     async def _connect(self, sandbox_id: str, *, paused: bool = False) -> LocalBox:
         box = LocalBox(sandbox_id, self._control / sandbox_id, self._launcher)

@@ -123,6 +123,10 @@ class LocalBox:
         await self._launcher.call("kill", sandbox_id=self.sandbox_id)
         self._channel.close()
 
+    async def snapshot(self, snapshot_id: str) -> None:
+        """See contract.Box."""
+        await self._ask("snapshot", snapshot_id=snapshot_id)
+
     async def set_internet(self, allowed: bool) -> None:
         """See contract.Box."""
         await self._ask("set_internet", allowed=allowed)
@@ -131,7 +135,7 @@ class LocalBox:
         """See contract.Box."""
         return BoxStats(**await self._ask("stats"))
 
-    async def _ask(self, call: str, **arguments: bool) -> Any:
+    async def _ask(self, call: str, **arguments: bool | str) -> Any:
         """A call of the launcher about this sandbox. Raises BoxGone."""
         if self._channel.ended.is_set():
             raise BoxGone("The sandbox has ended.")

@@ -18,9 +18,9 @@ MAX_PIDS, MAX_DISK_MB = 1 << 22, 1 << 30
 
 
 def sandbox_id(value: Any) -> str:
-    """An id that is one plain file name. Raises ValueError."""
+    """An id that is one plain file name, or a snapshot's. Raises ValueError."""
     if not isinstance(value, str) or not SANDBOX_ID.fullmatch(value):
-        raise ValueError("not an id of a sandbox")
+        raise ValueError("not an id")
     return value
 
 
@@ -34,6 +34,7 @@ def spec(given: dict[str, Any]) -> BoxSpec:
         timeout_s=_number(given["timeout_s"], 0.0, MAX_TIMEOUT_S),
         internet=given["internet"] is True,
         limits=limits(given["limits"]),
+        snapshot=given["snapshot"] and sandbox_id(given["snapshot"]),
     )
 
 

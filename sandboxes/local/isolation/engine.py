@@ -15,7 +15,7 @@ import signal
 import socket
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from sandboxes.local.contract import (
@@ -39,9 +39,10 @@ from . import (
     syscalls,
     usage,
 )
-from .kept import Kept
+from .kept import Kept, Live
 from .network import Router, missing_tools
 from .oci_runtime import OciRuntime, end_of
+from .snapshots import Snapshots
 from .trees import Trees
 
 PARALLEL_CREATES = 4
@@ -50,25 +51,13 @@ REMOVE_S = 1.0  # for its files; what takes longer goes on in the background
 logger = logging.getLogger(__name__)
 
 
-@dataclass
-class Live:
-    """A sandbox of this launcher; `process` is the pidfd of its PID 1."""
-
-    kept: Kept
-    process: int = -1
-    paused: bool = False
-    ended: asyncio.Event = field(default_factory=asyncio.Event)
-    disk: usage.Disk = field(default_factory=usage.Disk)
-    watch: asyncio.Task[None] | None = None
-
-
 class Engine:
     """All sandboxes of one root folder. `owner` may use their control sockets."""
 
     def __init__(self, root: Path, owner: int) -> None:
         self.root, self.owner = root, owner
         self.run = folders.run_folder(root)
-        self.boxes, self.trash = mounts.STATE / "boxes", mounts.STATE / "trash"
+        self.boxes = mounts.STATE / "boxes"
         self.trees = Trees(root / "isolation" / "trees")
         self.router = Router(self.run / "router.json", mounts.STATE / "lock")
         self.live: dict[str, Live] = {}
@@ -78,8 +67,10 @@ class Engine:
         self._first_slot = int(self.run.name[-12:], 16) if probe.is_root() else 0
         self._creating = asyncio.Semaphore(PARALLEL_CREATES)
         self._ending: dict[str, asyncio.Task[None]] = {}
-        self._removing: set[asyncio.Task[None]] = set()
         self._stopped = threading.Event()
+        self._trash = removal.Trash(mounts.STATE / "trash", self._stopped)
+        layers = mounts.STATE / "snapshots"
+        self.snapshots = Snapshots(layers, self._trash, self._stopped)
         self._python = ""
         self._lock: int | None = None
         self._changes: socket.socket | None = None
@@ -97,8 +88,9 @@ class Engine:
         self._lock = await folders.only_one(mounts.STATE / "lock", self.root)
         folders.prepare(self.run)
         self.limited = self.oci.limited = cgroups.can_limit()
-        for folder in (self.boxes, self.trash):
-            folder.mkdir(exist_ok=True, mode=0o700)
+        self.boxes.mkdir(exist_ok=True, mode=0o700)
+        self._trash.start()
+        self.snapshots.start()
         self.trees.folder = mounts.STATE / "trees"
         self.trees.prepare()
         python = interpreter.build(mounts.STATE)
@@ -129,10 +121,10 @@ class Engine:
                 self._adopt(sandbox_id, kept, pid, paused=state == "paused")
             else:
                 await self.kill(sandbox_id)
-        for leftover in self.trash.iterdir():
-            self._remove(leftover)
+        self._prune()
         kept_now = [live.kept for live in self.live.values()]
-        self.trees.prune({kept.tree for kept in kept_now})
+        used_trees = {kept.tree for kept in kept_now} | self.snapshots.trees()
+        self.trees.prune(used_trees)
         used = {kept.python for kept in kept_now} | {self._python}
         interpreter.prune(mounts.STATE, used)
         await self._reconnect()
@@ -192,8 +184,11 @@ class Engine:
         async with self._creating:
             if spec.sandbox_id in self.live:
                 raise OSError("There is a sandbox of this id already.")
-            tree = self.trees.current(spec.template)
-            kept = Kept(tree, self._python, self._free_slot(), spec.limits)
+            kept = Kept("", self._python, self._free_slot(), spec.limits)
+            if spec.snapshot:
+                kept.tree, kept.layers = self.snapshots.base(spec.snapshot)
+            else:
+                kept.tree = self.trees.current(spec.template)
             live = self.live[spec.sandbox_id] = Live(kept)
             try:
                 await self._make(spec, live)
@@ -216,8 +211,8 @@ class Engine:
         self._write_config(spec, kept)
         listener = folders.listen(self.run / "control" / sandbox_id, self.owner)
         try:
-            lower = self.trees.path(kept.tree)
-            self.mounts.put(sandbox_id, lower, folder / "files", kept.slot)
+            lowers = [*self.snapshots.paths(kept.layers), self.trees.path(kept.tree)]
+            self.mounts.put(sandbox_id, lowers, folder / "files", kept.slot)
             await self.oci.call(
                 "run",
                 "--detach",
@@ -243,7 +238,7 @@ class Engine:
             sandbox_id=spec.sandbox_id,
             rootfs=self.mounts.root(spec.sandbox_id),
             interpreter=mounts.PYTHON,
-            binds=self.trees.binds(spec.template),
+            binds=self.trees.binds(kept.tree),
             mappings=self.mounts.mappings(kept.slot),
             shifted=self.mounts.shifted,
             cgroup=self._cgroup(spec.sandbox_id) if self.limited else None,
@@ -279,10 +274,11 @@ class Engine:
             cgroups.remove(self._cgroup(sandbox_id))
         (self.run / "control" / sandbox_id).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            folder = self.trash / f"{sandbox_id}.{os.urandom(4).hex()}"
-            (self.boxes / sandbox_id).rename(folder)
-            await asyncio.wait([self._remove(folder)], timeout=REMOVE_S)
-        self.live.pop(sandbox_id, None)
+            removal_of_files = self._trash.put(self.boxes / sandbox_id)
+            await asyncio.wait([removal_of_files], timeout=REMOVE_S)
+        ended = self.live.pop(sandbox_id, None)
+        if ended is not None and ended.kept.layers:
+            self._prune()
 
     async def _end_processes(self, sandbox_id: str, live: Live) -> None:
         """Kill PID 1: its end is the end of all that lives in its namespace."""
@@ -298,17 +294,22 @@ class Engine:
         except TimeoutError as error:
             raise OSError(f"Sandbox {sandbox_id} does not end.") from error
 
-    def _remove(self, folder: Path) -> asyncio.Task[None]:
-        task = asyncio.create_task(self._removed(folder))
-        self._removing.add(task)
-        task.add_done_callback(self._removing.discard)
-        return task
+    def _prune(self) -> None:
+        """Remove the layers that nothing needs any more."""
+        layers = (live.kept.layers for live in self.live.values())
+        self.snapshots.prune(set().union(*layers))
 
-    async def _removed(self, folder: Path) -> None:
-        try:
-            await asyncio.to_thread(removal.remove, folder, self._stopped)
-        except OSError as error:
-            logger.warning("files of a sandbox stay in %s: %s", folder, error)
+    async def snapshot(self, sandbox_id: str, snapshot_id: str) -> None:
+        """Keep its files; all of them as of now if it stands still meanwhile."""
+        live = self._alive(sandbox_id)
+        upper = self.boxes / sandbox_id / "files" / "upper"
+        alive = partial(self._alive, sandbox_id)
+        await self.snapshots.take(snapshot_id, upper, live.kept, alive)
+
+    def remove_snapshot(self, snapshot_id: str) -> None:
+        """Forget a snapshot; what stands on it lives on."""
+        self.snapshots.remove(snapshot_id)
+        self._prune()
 
     async def pause(self, sandbox_id: str) -> bool:
         """Freeze it; False where this machine has no freezer for us."""
@@ -383,9 +384,8 @@ class Engine:
         """Stop our own work; sandboxes live on, and the router with them."""
         await self.trees.close()
         await asyncio.gather(*self._ending.values(), return_exceptions=True)
-        if self._removing:
-            await asyncio.wait(self._removing, timeout=REMOVE_S)
-        self._stopped.set()  # what is left now goes at the next start
+        await self._trash.settle(REMOVE_S)
+        self._stopped.set()
         if self._changes is None:
             return
         asyncio.get_running_loop().remove_reader(self._changes)

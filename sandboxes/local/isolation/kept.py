@@ -1,16 +1,20 @@
-"""What is remembered of a sandbox, for a launcher that comes later."""
+"""What the launcher knows of a sandbox, and keeps for one that comes later."""
 
+import asyncio
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from sandboxes.local.contract import Limits
+
+from .usage import Disk
 
 
 @dataclass
 class Kept:
     """The content of `box.json`. `tree` and `python` are folders' names, `pid` is
-    PID 1's here, `number` its place on the router's network."""
+    PID 1's here, `number` its place on the router's network, `layers` the snapshots
+    that it stands on, the nearest first."""
 
     tree: str
     python: str
@@ -18,6 +22,7 @@ class Kept:
     limits: Limits
     pid: int = 0
     number: int | None = None
+    layers: list[str] = field(default_factory=list)
 
     @classmethod
     def read(cls, folder: Path) -> "Kept | None":
@@ -33,3 +38,15 @@ class Kept:
         draft = folder / "box.json.new"
         draft.write_text(json.dumps(asdict(self)))
         draft.rename(folder / "box.json")
+
+
+@dataclass
+class Live:
+    """A sandbox of this launcher; `process` is the pidfd of its PID 1."""
+
+    kept: Kept
+    process: int = -1
+    paused: bool = False
+    ended: asyncio.Event = field(default_factory=asyncio.Event)
+    disk: Disk = field(default_factory=Disk)
+    watch: asyncio.Task[None] | None = None

@@ -78,6 +78,11 @@ class Launcher:
                 return engine.build_base()
             case "create":
                 return await engine.create(checks.spec(arguments))
+            case "snapshots":
+                return engine.snapshots.all()
+            case "remove_snapshot":
+                snapshot_id = checks.sandbox_id(arguments["snapshot_id"])
+                return engine.remove_snapshot(snapshot_id)
         return await self._call_one(name, arguments)
 
     async def _started(self) -> list[str]:
@@ -110,6 +115,9 @@ class Launcher:
                 return await engine.pause(sandbox_id)
             case "resume":
                 return await engine.resume(sandbox_id)
+            case "snapshot":
+                snapshot_id = checks.sandbox_id(arguments["snapshot_id"])
+                return await engine.snapshot(sandbox_id, snapshot_id)
             case "limit":
                 limits = checks.limits(arguments["limits"])
                 return await engine.limit(sandbox_id, limits)

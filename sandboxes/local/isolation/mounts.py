@@ -8,6 +8,7 @@ crash leaves nothing to unmount.
 import contextlib
 import os
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 from sandboxes.local.contract import IsolationUnavailable
@@ -56,21 +57,25 @@ class Mounts:
         """Where `put` shows a sandbox's root file system."""
         return TOP / sandbox_id / "root"
 
-    def put(self, sandbox_id: str, lower: Path, files: Path, slot: int) -> None:
-        """Mount a sandbox's root: its `files` over a base tree."""
+    def put(
+        self, sandbox_id: str, lowers: Sequence[Path], files: Path, slot: int
+    ) -> None:
+        """Mount a sandbox's root: its `files` over layers, the last a base tree."""
         here, options = TOP / sandbox_id, ""
-        here.mkdir()
-        for name in ("lower", "files", "root"):
-            (here / name).mkdir()
+        shown = [here / f"lower{number}" for number in range(len(lowers))]
+        for folder in (here, *shown, here / "files", here / "root"):
+            folder.mkdir()
         if self.shifted:
             namespace = self._namespace(slot)
-            syscalls.mount_idmapped(lower, here / "lower", namespace)
+            for lower, place in zip(lowers, shown, strict=True):
+                syscalls.mount_idmapped(lower, place, namespace)
             syscalls.mount_idmapped(files, here / "files", namespace)
-            lower, files = here / "lower", here / "files"
+            lowers, files = shown, here / "files"
         else:
             options = ",userxattr"
         data = (
-            f"lowerdir={lower},upperdir={files}/upper,workdir={files}/work,"
+            f"lowerdir={':'.join(map(str, lowers))},"
+            f"upperdir={files}/upper,workdir={files}/work,"
             f"index=off,xino=off{options}"
         )
         owner = first_id(slot)
@@ -82,7 +87,8 @@ class Mounts:
     def take(self, sandbox_id: str) -> None:
         """Take the mounts off; harmless when there are none."""
         here = TOP / sandbox_id
-        for name in ("root", "files", "lower"):
+        lowers = sorted(path.name for path in here.glob("lower*"))
+        for name in ("root", "files", *lowers):
             with contextlib.suppress(OSError):
                 syscalls.unmount(here / name)
             with contextlib.suppress(OSError):

@@ -1,13 +1,56 @@
 """Removes trees that somebody hostile made: of any depth, size and with any names."""
 
+import asyncio
 import contextlib
 import itertools
+import logging
 import os
 import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+logger = logging.getLogger(__name__)
+
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Trash:
+    """Where folders go at once that take a while to remove.
+
+    What is left when `stopped` is set goes at the next start.
+    """
+
+    def __init__(self, folder: Path, stopped: threading.Event) -> None:
+        self._folder, self._stopped = folder, stopped
+        self._removing: set[asyncio.Task[None]] = set()
+
+    def start(self) -> None:
+        """Go on with what the run before left."""
+        self._folder.mkdir(exist_ok=True, mode=0o700)
+        for leftover in self._folder.iterdir():
+            self._remove(leftover)
+
+    def put(self, folder: Path) -> asyncio.Task[None]:
+        """Take a folder; it is removed when the task is done."""
+        goal = self._folder / f"{folder.name}.{os.urandom(4).hex()}"
+        return self._remove(folder.rename(goal))
+
+    async def settle(self, timeout_s: float) -> None:
+        """Wait that long for what is being removed."""
+        if self._removing:
+            await asyncio.wait(self._removing, timeout=timeout_s)
+
+    def _remove(self, folder: Path) -> asyncio.Task[None]:
+        task = asyncio.create_task(self._removed(folder))
+        self._removing.add(task)
+        task.add_done_callback(self._removing.discard)
+        return task
+
+    async def _removed(self, folder: Path) -> None:
+        try:
+            await asyncio.to_thread(remove, folder, self._stopped)
+        except OSError as error:
+            logger.warning("files of a sandbox stay in %s: %s", folder, error)
 
 
 def remove(folder: Path, stopped: threading.Event) -> None:

@@ -79,9 +79,9 @@ class Trees:
             raise OSError("The base tree `base` is not built yet.")
         return self._host if template == "host" else template
 
-    def binds(self, template: str) -> dict[str, str]:
-        """Folders of the host that belong to the tree, by their place inside."""
-        return {"/usr": "/usr"} if template == "host" else {}
+    def binds(self, tree: str) -> dict[str, str]:
+        """Folders of the host that belong to a version, by their place inside."""
+        return {"/usr": "/usr"} if tree.startswith("host-") else {}
 
     def prepare(self) -> None:
         """Make `host`, looked at anew at each start: certificates may change."""
