@@ -62,7 +62,7 @@ def draft_of(body: Body, *, version: int, key: str | None) -> Record:
     template = body.get("templateID")
     if not template or not isinstance(template, str):
         raise Refusal(400, "Error when parsing request: templateID is required")
-    for name in ("mcp", "iam", "volumeMounts"):
+    for name in ("iam", "volumeMounts"):  # `mcp` is for the client's own command
         if body.get(name):
             raise unsupported(name)
     if body.get("autoPause") and body.get("autoPauseMemory") is False:

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .addresses import ENVD_PORT, Address, Refused, address_of, is_local, sandbox_at
 from .answers import Refusal
-from .envd.app import check_signature
+from .envd.app import EXPIRED, check_signature
 from .proxy import forward
 from .registry import Registry
 from .rest import Rest
@@ -57,15 +57,19 @@ class Edge:
         await response(scope, receive, send)
 
     def _signed(self, request: Request) -> Sandbox | None:
-        """The sandbox of a signed URL that carries no id: the one whose token fits."""
+        """The sandbox of a signed URL that carries no id: the one whose token fits.
+
+        It also answers that the signature is expired.
+        """
         query = request.query_params
         if request.url.path != "/files" or "signature" not in query:
             return None
         operation = "write" if request.method == "POST" else "read"
         for sandbox in self._registry.all():
             token = sandbox.record.envd_token
-            fits = token and check_signature(request, operation, token) is None
-            if fits and sandbox.running:
+            if token is None or not sandbox.running:
+                continue
+            if check_signature(request, operation, token) in (None, EXPIRED):
                 return sandbox
         return None
 

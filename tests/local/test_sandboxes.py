@@ -206,3 +206,10 @@ def test_finer_network_rules_are_refused(runtime: Runtime, sandbox: Sandbox) -> 
         sandbox.update_network({"allow_out": ["1.1.1.1/32"]})
     sandbox.update_network({"deny_out": ["0.0.0.0/0"]})
     assert sandbox.get_info().network == {"deny_out": ["0.0.0.0/0"]}
+
+
+def test_a_gateway_that_is_not_there_leaves_no_sandbox(runtime: Runtime) -> None:
+    metadata = {"gateway": "none"}
+    with pytest.raises(SandboxException, match="Failed to start MCP gateway"):
+        Sandbox.create("base", mcp={"x": {}}, metadata=metadata, **runtime.sdk)
+    assert pages(runtime, query=SandboxQuery(metadata=metadata)) == []

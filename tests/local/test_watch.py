@@ -28,6 +28,18 @@ def collect(handle, wanted: set) -> list:  # type: ignore[no-untyped-def,type-ar
     return events
 
 
+@pytest.mark.parametrize("top", ["/home/user/", "/"])
+def test_names_are_relative_however_the_directory_is_written(
+    sandbox: Sandbox, top: str
+) -> None:
+    sandbox.files.write("/home/user/there", "x")
+    handle = sandbox.files.watch_dir(top, recursive=top != "/")
+    sandbox.files.write(f"{top}seen", "x", user="root")
+    entries = collect(handle, {(CREATE, "seen"), (WRITE, "seen")})
+    assert {event.name for event in entries} == {"seen"}
+    handle.stop()
+
+
 def test_changes_are_told(sandbox: Sandbox) -> None:
     sandbox.files.make_dir("seen")
     handle = sandbox.files.watch_dir("seen")

@@ -65,7 +65,7 @@ def test_a_bad_body_is_the_clients_fault(runtime: Runtime, body: object) -> None
     assert (answer.status, answer.json["code"]) == (400, 400)
 
 
-@pytest.mark.parametrize("name", ["mcp", "iam", "volumeMounts"])
+@pytest.mark.parametrize("name", ["iam", "volumeMounts"])
 def test_what_is_missing_is_named(runtime: Runtime, name: str) -> None:
     body = {"templateID": "base", name: {"a": "b"}}
     answer = runtime.call("POST", "/v2/sandboxes", body)

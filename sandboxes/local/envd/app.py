@@ -25,6 +25,7 @@ from .proto.filesystem_connect import FilesystemASGIApplication
 from .proto.process_connect import ProcessASGIApplication
 
 RPC: dict[str, Any] = {"compressions": (), "read_max_bytes": 32 << 20}
+EXPIRED = "signature is already expired"
 VERSION = "0.6.13"  # of the envd whose behaviour is copied; clients look at it
 
 
@@ -132,7 +133,7 @@ def check_signature(request: Request, operation: str, token: str) -> str | None:
     if not same(query["signature"], expected):
         return "invalid signature"
     if expiration is not None and not fresh(expiration):
-        return "signature is already expired"
+        return EXPIRED
     return None
 
 

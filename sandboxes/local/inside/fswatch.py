@@ -106,7 +106,9 @@ class Watch:
                 self.one(wd, mask, name)
 
     def one(self, wd: int, mask: int, name: bytes) -> None:
-        path = self.dirs[wd] + (b"/" + name if name else b"")
+        path = self.dirs[wd]
+        if name:
+            path = path.rstrip(b"/") + b"/" + name
         if mask & APPEARED and name in self.early.get(wd, ()):
             self.early[wd].discard(name)
             return
