@@ -7,6 +7,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -125,6 +126,8 @@ def running_product(data: Path) -> Iterator[Product]:
                 break
         else:
             raise RuntimeError("Kode Web did not start")
+        # What it prints must go somewhere, or it waits.
+        threading.Thread(target=process.stdout.read, daemon=True).start()
         yield product
         product.end_sandboxes()
     finally:
