@@ -168,11 +168,13 @@ class Sandbox(models.Model):
 class Terminal(models.Model):
     """One shell of a sandbox; `pid` is the backend's handle on it."""
 
+    NAME_LENGTH = 40
+
     code = models.CharField(max_length=32, unique=True, default=new_code)
     sandbox = models.ForeignKey(
         Sandbox, on_delete=models.CASCADE, related_name="terminals"
     )
-    name = models.CharField(max_length=40)
+    name = models.CharField(max_length=NAME_LENGTH)
     # Typed into the shell once, as it opens.
     command = models.CharField(max_length=4000, blank=True)
     pid = models.PositiveIntegerField(null=True, blank=True)

@@ -47,6 +47,18 @@ def close(user: User, terminal: Terminal) -> None:
             gateway.run(terminal.sandbox, command, user="root", timeout_s=5)
 
 
+def folder(terminal: Terminal) -> str:
+    """The folder where a shell is now. Raises NotFound when it has ended."""
+    gone = "This shell has ended. Open another one."
+    if terminal.pid is None or terminal.closed_at is not None:
+        raise NotFound(gone)
+    command = f"readlink -z /proc/{terminal.pid}/cwd"
+    found = gateway.run(terminal.sandbox, command, timeout_s=5)
+    if found.exit_code:
+        raise NotFound(gone)
+    return found.stdout.rstrip("\0")
+
+
 def find(sandbox: Sandbox, code: str) -> Terminal:
     """An open terminal of the sandbox. Raises NotFound."""
     terminal = sandbox.terminals.filter(code=code).first()

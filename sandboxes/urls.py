@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from . import file_views, recording_views, views
+from . import file_views, recording_views, terminal_views, views
 
 app_name = "sandboxes"
 urlpatterns = [
@@ -14,11 +14,21 @@ urlpatterns = [
     path("<str:code>/ports/", views.ports, name="ports"),
     path("<str:code>/activity/", views.activity, name="activity"),
     path("<str:code>/settings/", views.settings, name="settings"),
-    path("<str:code>/terminals/", views.open_terminal, name="terminals"),
+    path("<str:code>/terminals/", terminal_views.open_terminal, name="terminals"),
     path(
         "<str:code>/terminals/<str:terminal>/close/",
-        views.close_terminal,
+        terminal_views.close_terminal,
         name="close",
+    ),
+    path(
+        "<str:code>/terminals/<str:terminal>/rename/",
+        terminal_views.rename,
+        name="rename_terminal",
+    ),
+    path(
+        "<str:code>/terminals/<str:terminal>/files/",
+        terminal_views.drop,
+        name="drop",
     ),
     path("<str:code>/recordings/", recording_views.index, name="recordings"),
     path(

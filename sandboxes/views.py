@@ -6,7 +6,7 @@ from django.conf import settings as conf
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import HttpRequest, HttpResponse
-from django.shortcuts import get_object_or_404, redirect
+from django.shortcuts import redirect
 from django.utils.http import url_has_allowed_host_and_scheme
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -17,7 +17,7 @@ from kode_web.teams.models import User, new_code
 
 from . import actions, files, gateway, recordings, shells
 from . import ports as sandbox_ports
-from .errors import Gone, SandboxError
+from .errors import SandboxError
 from .forms import NewSandbox, Rename
 from .models import ALIVE, HOLDING, Sandbox, State
 
@@ -235,31 +235,6 @@ def settings(request: HttpRequest, code: str) -> HttpResponse:
         "metadata": sorted(sandbox.metadata.items()),
     }
     return page(request, "sandboxes/settings.html", context=context)
-
-
-@login_required
-@require_POST
-def open_terminal(request: HttpRequest, code: str) -> HttpResponse:
-    """Another shell, opened when its page comes."""
-    sandbox = access.get(request.user, Sandbox, code, May.DRIVE)
-    if not sandbox.is_alive:
-        raise Gone("This sandbox has ended. Make a new one.")
-    terminal = shells.create_row(sandbox, user_of(request))
-    if request.POST.get("next"):
-        return go_back(request, sandbox)
-    at = redirect("sandboxes:detail", code)
-    at["Location"] += f"?terminal={terminal.code}"
-    return at
-
-
-@login_required
-@require_POST
-def close_terminal(request: HttpRequest, code: str, terminal: str) -> HttpResponse:
-    """End a shell for everybody."""
-    sandbox = access.get(request.user, Sandbox, code, May.DRIVE)
-    row = get_object_or_404(sandbox.terminals, code=terminal)
-    shells.close(user_of(request), row)
-    return redirect("sandboxes:detail", code)
 
 
 @login_required

@@ -4,7 +4,7 @@
  */
 
 import { Socket, socketUrl } from "./socket.js";
-import { openPort } from "./terminal.js";
+import { openPort } from "./port.js";
 
 const POLL_MS = 5_000;
 

@@ -11,9 +11,11 @@ import { Unicode11Addon } from "@xterm/addon-unicode11";
 import { WebLinksAddon } from "@xterm/addon-web-links";
 import { Terminal } from "@xterm/xterm";
 
+import { acceptFiles } from "./drop.js";
 import { guard } from "./guard.js";
 import { isReply, keyText, modified } from "./keys.js";
 import { colours, FAMILY } from "./look.js";
+import { openPort } from "./port.js";
 import { Progress } from "./progress.js";
 import { GONE, NOT_FOUND, SIGNED_OUT, Socket, socketUrl } from "./socket.js";
 import { Unsent } from "./unsent.js";
@@ -107,6 +109,9 @@ export class Shell {
     const seek = (event) => this.seek(find, event);
     find?.addEventListener("keydown", seek);
     find?.addEventListener("input", seek);
+    const { dropUrl } = this.element.dataset;
+    const say = (text, state) => this.show(text, state);
+    if (dropUrl) this.disposables.push(acceptFiles(this.element, dropUrl, say));
     this.disposables.push(
       () => observer.disconnect(),
       () => theme.disconnect(),
@@ -364,21 +369,4 @@ export class Shell {
     this.socket.dispose();
     this.terminal.dispose();
   }
-}
-
-/** Post to the address that opens a port's preview, in a new tab. */
-export function openPort(template, port) {
-  const form = document.createElement("form");
-  Object.assign(form, { method: "post", target: "_blank", action: template.replace("PORT", port) });
-  form.rel = "noopener";
-  const token = JSON.parse(document.body.getAttribute("hx-headers") ?? "{}")["X-CSRFToken"];
-  const field = Object.assign(document.createElement("input"), {
-    type: "hidden",
-    name: "csrfmiddlewaretoken",
-    value: token ?? "",
-  });
-  form.append(field);
-  document.body.append(form);
-  form.submit();
-  form.remove();
 }

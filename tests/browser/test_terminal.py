@@ -158,3 +158,30 @@ def test_a_recording_plays_what_was_shown(
     expect(screen(terminal)).to_contain_text("recorded")
     expect(terminal.get_by_role("button", name="Play")).to_be_visible()
     shot(terminal, "recording-played")
+
+
+DROP = """([element, name, text]) => {
+  const carried = new DataTransfer();
+  carried.items.add(new File([text], name));
+  element.dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true }));
+}"""
+
+
+def test_a_dropped_file_lands_where_the_shell_is(terminal: Page) -> None:
+    type_line(terminal, "mkdir -p /tmp/here; cd /tmp/here; echo the''re")
+    expect(screen(terminal)).to_contain_text("there")
+    element = terminal.locator("[data-terminal-url]").element_handle()
+    terminal.evaluate(DROP, [element, "drop.txt", "from-$outside"])
+    status = terminal.locator("[data-terminal-status]")
+    expect(status).to_contain_text("drop.txt put into /tmp/here")
+    type_line(terminal, "cat drop.txt")
+    expect(screen(terminal)).to_contain_text("from-$outside")
+
+
+def test_a_shell_is_renamed(terminal: Page, shot: Callable[[Page, str], None]) -> None:
+    terminal.get_by_title("Rename this shell").click()
+    shot(terminal, "terminal-rename")
+    terminal.get_by_label("Name of this shell").fill("web server")
+    terminal.get_by_role("button", name="Rename").click()
+    shells = terminal.get_by_role("navigation", name="Shells")
+    expect(shells.get_by_role("link", name="web server")).to_be_visible()
