@@ -163,7 +163,8 @@ def test_a_recording_plays_what_was_shown(
 DROP = """([element, name, text]) => {
   const carried = new DataTransfer();
   carried.items.add(new File([text], name));
-  element.dispatchEvent(new DragEvent("drop", { dataTransfer: carried, bubbles: true }));
+  const how = { dataTransfer: carried, bubbles: true };
+  element.dispatchEvent(new DragEvent("drop", how));
 }"""
 
 
