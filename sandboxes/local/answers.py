@@ -96,6 +96,8 @@ def detail(record: Record, domain: str) -> dict[str, Any]:
     }
     if record.envd_token is not None:
         answer["envdAccessToken"] = record.envd_token
+    if record.paused_whole is not None:
+        answer["pauseMode"] = "full" if record.paused_whole else "filesystem"
     if record.allow_internet is not None:
         answer["allowInternetAccess"] = record.allow_internet
     if record.network:

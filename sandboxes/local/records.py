@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 ID_LETTERS = string.ascii_lowercase + string.digits
 ID_LENGTH = 20
+MARGIN_S = 15.0  # PID 1 ends a sandbox this much later than the runtime would
+UNWATCHED_S = 30 * 86400.0  # PID 1's limit where ending would lose a paused state
 NAMESPACE = "local"  # stands for a team in names of snapshots
 
 
@@ -45,6 +47,9 @@ class Record:
     allow_internet: bool | None = None  # as the client wrote it
     idempotency_key: str | None = None
     snapshot: str = ""  # what it started from, in place of the base tree alone
+    cold: str = ""  # paused without a box: the snapshot that holds its files
+    paused_whole: bool | None = None  # the last pause, if any: with memory
+    auto_pause_memory: bool = True
     held: bool = False  # stands still while its files are copied
     cpus: float = 2.0
     memory_mb: int = 1024
@@ -52,6 +57,10 @@ class Record:
     metadata: dict[str, str] = field(default_factory=dict)
     env: dict[str, str] = field(default_factory=dict)
     network: dict[str, Any] = field(default_factory=dict)
+
+    def inner_limit_s(self, timeout_s: float) -> float:
+        """PID 1's own limit: it only acts when the runtime is gone."""
+        return UNWATCHED_S if self.auto_pause else timeout_s + MARGIN_S
 
     @property
     def started(self) -> str:

@@ -8,28 +8,25 @@ before the answer goes out.
 import asyncio
 import logging
 import time
-from collections.abc import Coroutine
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from .accounts import Accounts
 from .contract import Box, BoxGone, BoxSpec, Driver, IsolationUnavailable, Limits
-from .envd.agent import Account, AgentLost
 from .metrics import SAMPLE_S
 from .pool import Pool
-from .records import Record, State, Store, new_id
-from .sandbox import Conflict, NotFound, Sandbox, TooLong, TooMany
+from .records import UNWATCHED_S, Record, State, Store, new_id
+from .sandbox import Conflict, NoBox, NotFound, Sandbox, TooLong, TooMany
+from .tasks import spawn
 
 logger = logging.getLogger(__name__)
 
 DEFAULT_TEMPLATE = "base"
 OFFLINE_TREE = "host"
-MARGIN_S = 15.0  # PID 1 ends a sandbox this much later than the runtime would
-UNWATCHED_S = 30 * 86400.0  # PID 1's limit where ending would lose a paused state
 MAX_TIMEOUT_S = 24 * 3600.0
 RETRY_S = 5.0
 MEASURE_S = 2.0  # for one sample
-LEARNED_USERS = ("", "user", "root")
 
 
 class Registry:
@@ -50,7 +47,7 @@ class Registry:
         self._pool = Pool(driver, limits, spares)
         self._creating = 0
         self._by_key: dict[str, asyncio.Future[Sandbox]] = {}
-        self._accounts: dict[str, dict[str, Account]] = {}
+        self._accounts = Accounts()
         self._tasks: set[asyncio.Task[None]] = set()
         self.lost: list[str] = []
 
@@ -64,15 +61,17 @@ class Registry:
         except IsolationUnavailable as problem:
             logger.error("no sandboxes on this machine: %s", problem)
             return
-        for record in self.store.load():
-            if record.sandbox_id in survivors:
-                survivors.discard(record.sandbox_id)
+        records = {record.sandbox_id: record for record in self.store.load()}
+        for sandbox_id in survivors:
+            # What lives of a cold one is older than its files.
+            if sandbox_id not in records or records[sandbox_id].cold:
+                await (await self.driver.attach(sandbox_id)).kill()
+        for sandbox_id, record in records.items():
+            if record.cold or sandbox_id in survivors:
                 await self._find_again(record)
             else:
                 self._lose(record)
-        for sandbox_id in survivors:
-            await (await self.driver.attach(sandbox_id)).kill()
-        self._spawn(self._sample_all())
+        spawn(self._sample_all(), self._tasks)
 
     async def close(self) -> None:
         """Let go of every sandbox; they live on until found or overdue."""
@@ -107,10 +106,13 @@ class Registry:
             self._by_key[key].add_done_callback(partial(self._forget_failed, key))
         return await asyncio.shield(self._by_key[key])
 
-    async def connect(self, sandbox_id: str, timeout_s: float) -> tuple[Sandbox, bool]:
+    async def connect(
+        self, sandbox_id: str, timeout_s: float, *, memory: bool = True
+    ) -> tuple[Sandbox, bool]:
         """Resume if paused, else only ever extend; True when it was resumed.
 
-        Raises NotFound, and Conflict for a sandbox that is being ended.
+        Without `memory` what ran in a paused one ends, and it boots. Raises
+        NotFound, and Conflict for a sandbox that is being ended.
         """
         sandbox = self._sandboxes.get(sandbox_id.partition("-")[0])
         if sandbox is None:
@@ -118,6 +120,8 @@ class Registry:
         async with sandbox.lock:
             sandbox.must_live()
             if sandbox.record.state is State.PAUSED:
+                if not memory:
+                    await self._cool(sandbox)
                 await self._resume(sandbox, timeout_s)
                 return sandbox, True
             end_at = time.time() + timeout_s
@@ -146,14 +150,17 @@ class Registry:
                 raise TooLong
             await self._set_end(sandbox, end_at, max(timeout_s, 0.0))
 
-    async def pause(self, sandbox_id: str) -> None:
-        """Freeze it. Raises Conflict when it is paused already."""
+    async def pause(self, sandbox_id: str, *, memory: bool = True) -> None:
+        """Freeze it, or without `memory` keep its files alone.
+
+        Raises Conflict when it is paused already, and what Box.snapshot raises.
+        """
         sandbox = self.get(sandbox_id)
         async with sandbox.lock:
             sandbox.must_live()
             if sandbox.record.state is State.PAUSED:
                 raise Conflict(f"sandbox '{sandbox_id}' is already paused")
-            await self._pause(sandbox)
+            await self._pause(sandbox, memory=memory)
 
     async def kill(self, sandbox_id: str) -> None:
         """End it and forget it. Raises NotFound when it is being ended already."""
@@ -214,42 +221,43 @@ class Registry:
         self.store.save(record)
         sandbox = self._adopt(record, box)
         sandbox.log.add("Sandbox started")
-        if record.snapshot:
-            return sandbox  # its accounts may be others than its tree's
-        learned = self._accounts.get(record.base_tree)
-        if learned:
-            sandbox.services.agent.know(learned)
-        else:
-            self._spawn(self._learn(sandbox))
+        if not self._accounts.give(sandbox):
+            spawn(self._accounts.learn(sandbox), self._tasks)
         return sandbox
 
     async def _box(self, draft: Record) -> Box:
         """A box for a new sandbox: a spare one where it fits, else a new one."""
-        timeout_s = inner_limit(draft, draft.timeout_s)
+        timeout_s = draft.inner_limit_s(draft.timeout_s)
         if draft.internet and not draft.snapshot:
             spare = await self._pool.take(draft.base_tree, timeout_s)
             if spare is not None:
                 return spare
-        spec = BoxSpec(
-            sandbox_id=new_id(),
-            template=draft.base_tree,
+        spec = self._spec(draft, timeout_s, draft.snapshot)
+        return await self.driver.create(replace(spec, sandbox_id=new_id()))
+
+    def _spec(self, record: Record, timeout_s: float, snapshot: str) -> BoxSpec:
+        return BoxSpec(
+            sandbox_id=record.sandbox_id,
+            template=record.base_tree,
             timeout_s=timeout_s,
-            internet=draft.internet,
+            internet=record.internet,
             limits=self.limits,
-            snapshot=draft.snapshot,
+            snapshot=snapshot,
         )
-        return await self.driver.create(spec)
 
     def _adopt(self, record: Record, box: Box) -> Sandbox:
         sandbox = Sandbox.serving(record, box)
         self._sandboxes[record.sandbox_id] = sandbox
-        self._spawn(self._mourn(sandbox), sandbox.tasks)
+        if not record.cold:
+            spawn(self._mourn(sandbox), sandbox.tasks)
         self._arm(sandbox)
         return sandbox
 
     async def _find_again(self, record: Record) -> None:
+        box: Box = NoBox(record.sandbox_id)
         try:
-            box = await self.driver.attach(record.sandbox_id)
+            if not record.cold:
+                box = await self.driver.attach(record.sandbox_id)
         except BoxGone:
             self._lose(record)
             return
@@ -267,34 +275,48 @@ class Registry:
         self.lost.append(record.sandbox_id)
         self.store.remove(record.sandbox_id)
 
-    async def _learn(self, sandbox: Sandbox) -> None:
-        """Remember the accounts of a tree from its first, untouched sandbox."""
-        learned = {}
-        for name in LEARNED_USERS:
-            try:
-                learned[name] = await sandbox.services.agent.user(name)
-            except (LookupError, OSError, AgentLost, BoxGone) as problem:
-                logger.info("account %r is not known: %r", name, problem)
-        if not sandbox.services.agent.touched:
-            self._accounts[sandbox.record.base_tree] = learned
-
     async def _resume(self, sandbox: Sandbox, timeout_s: float) -> None:
-        await sandbox.box.resume()
-        sandbox.record.state = State.RUNNING
+        record = sandbox.record
+        if layer := record.cold:
+            spec = self._spec(record, record.inner_limit_s(timeout_s), layer)
+            sandbox.serve(await self.driver.create(spec))
+            spawn(self._mourn(sandbox), sandbox.tasks)
+            record.cold = ""
+        else:
+            await sandbox.box.resume()
+        record.state = State.RUNNING
         sandbox.log.add("Sandbox resumed")
         await self._set_end(sandbox, time.time() + timeout_s, timeout_s)
+        if layer:
+            await self.driver.remove_snapshot(layer)
 
-    async def _pause(self, sandbox: Sandbox) -> None:
+    async def _pause(self, sandbox: Sandbox, *, memory: bool) -> None:
+        record = sandbox.record
         await sandbox.box.set_deadline(UNWATCHED_S)
         await sandbox.box.pause()
         self._disarm(sandbox)
-        sandbox.record.state = State.PAUSED
-        sandbox.record.end_at = time.time()
+        record.state = State.PAUSED
+        record.end_at = time.time()
+        record.paused_whole = True
         sandbox.log.add("Sandbox paused")
-        self.store.save(sandbox.record)
+        self.store.save(record)
+        if not memory:
+            await self._cool(sandbox)
+
+    async def _cool(self, sandbox: Sandbox) -> None:
+        """Of a paused sandbox, keep the files alone. It stays paused if that fails."""
+        record = sandbox.record
+        if record.cold:
+            return
+        layer = new_id("s")
+        await sandbox.box.snapshot(layer)
+        record.cold, record.paused_whole = layer, False
+        self.store.save(record)
+        self._release(sandbox)
+        await sandbox.box.kill()
 
     async def _set_end(self, sandbox: Sandbox, end_at: float, timeout_s: float) -> None:
-        await sandbox.box.set_deadline(inner_limit(sandbox.record, timeout_s))
+        await sandbox.box.set_deadline(sandbox.record.inner_limit_s(timeout_s))
         sandbox.record.end_at, sandbox.record.timeout_s = end_at, timeout_s
         self.store.save(sandbox.record)
         self._arm(sandbox)
@@ -304,6 +326,8 @@ class Registry:
         self._release(sandbox)
         try:
             await sandbox.box.kill()
+            if sandbox.record.cold:
+                await self.driver.remove_snapshot(sandbox.record.cold)
         finally:
             self._forget(sandbox)
 
@@ -333,20 +357,21 @@ class Registry:
             sandbox.timer = None
 
     def _expire(self, sandbox: Sandbox) -> None:
-        self._spawn(self._expired(sandbox))
+        spawn(self._expired(sandbox), self._tasks)
 
     async def _expired(self, sandbox: Sandbox) -> None:
         """End or pause a sandbox whose time is over, unless that was changed."""
         async with sandbox.lock:
-            if not sandbox.running or sandbox.record.end_at > time.time() + 0.01:
+            record = sandbox.record
+            if not sandbox.running or record.end_at > time.time() + 0.01:
                 return
             try:
-                if sandbox.record.auto_pause:
-                    await self._pause(sandbox)
+                if record.auto_pause:
+                    await self._pause(sandbox, memory=record.auto_pause_memory)
                 else:
                     await self._end(sandbox)
             except (OSError, BoxGone) as problem:
-                logger.error("end of %s: %s", sandbox.record.sandbox_id, problem)
+                logger.error("end of %s: %s", record.sandbox_id, problem)
                 loop = asyncio.get_running_loop()
                 sandbox.timer = loop.call_later(RETRY_S, self._expire, sandbox)
 
@@ -368,24 +393,3 @@ class Registry:
     def _forget_failed(self, key: str, made: "asyncio.Future[Sandbox]") -> None:
         if made.cancelled() or made.exception() is not None:
             self._by_key.pop(key, None)
-
-    def _spawn(
-        self,
-        work: Coroutine[Any, Any, None],
-        tasks: "set[asyncio.Task[None]] | None" = None,
-    ) -> None:
-        tasks = self._tasks if tasks is None else tasks
-        task = asyncio.create_task(work)
-        tasks.add(task)
-        task.add_done_callback(tasks.discard)
-        task.add_done_callback(log_failure)
-
-
-def log_failure(task: "asyncio.Task[None]") -> None:
-    if not task.cancelled() and (problem := task.exception()):
-        logger.error("a task of the registry failed", exc_info=problem)
-
-
-def inner_limit(record: Record, timeout_s: float) -> float:
-    """PID 1's own limit: it only acts when the runtime is gone."""
-    return UNWATCHED_S if record.auto_pause else timeout_s + MARGIN_S

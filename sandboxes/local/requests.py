@@ -65,8 +65,6 @@ def draft_of(body: Body, *, version: int, key: str | None) -> Record:
     for name in ("iam", "volumeMounts"):  # `mcp` is for the client's own command
         if body.get(name):
             raise unsupported(name)
-    if body.get("autoPause") and body.get("autoPauseMemory") is False:
-        raise unsupported("pausing without memory")
     if key is not None and not 1 <= len(key) <= MAX_KEY:
         raise Refusal(400, f"Idempotency-Key must have 1 to {MAX_KEY} characters")
     network = body.get("network") or {}
@@ -82,6 +80,7 @@ def draft_of(body: Body, *, version: int, key: str | None) -> Record:
         envd_token=secrets.token_hex(32) if secure else None,
         traffic_token=None if is_public(network) else secrets.token_hex(32),
         auto_pause=bool(body.get("autoPause")),
+        auto_pause_memory=body.get("autoPauseMemory") is not False,
         auto_resume=bool((body.get("autoResume") or {}).get("enabled")),
         internet=has_internet(network, allowed),
         allow_internet=allowed,

@@ -31,7 +31,7 @@ from .requests import (
     whole_of,
 )
 from .sandbox import Conflict, NotFound, TooLong, TooMany
-from .snapshot_rest import SnapshotRest
+from .snapshot_rest import SnapshotRest, not_copied
 from .snapshots import Snapshots
 
 logger = logging.getLogger(__name__)
@@ -185,9 +185,10 @@ class Rest:
     async def connect(self, request: Request, sandbox_id: str) -> Response:
         body = await body_of(request)
         seconds = timeout_of(body, 300)
-        if body.get("memory") is False and not self._registry.get(sandbox_id).running:
-            raise unsupported("resuming without memory")
-        sandbox, resumed = await self._registry.connect(sandbox_id, seconds)
+        memory = body.get("memory") is not False
+        sandbox, resumed = await self._registry.connect(
+            sandbox_id, seconds, memory=memory
+        )
         answer = connected(sandbox.record, self._domain)
         return JSONResponse(answer, 201 if resumed else 200)
 
@@ -198,9 +199,11 @@ class Rest:
 
     async def pause(self, request: Request, sandbox_id: str) -> Response:
         body = await body_of(request)
-        if body.get("memory") is False:
-            raise unsupported("pausing without memory")
-        await self._registry.pause(sandbox_id)
+        memory = body.get("memory") is not False
+        try:
+            await self._registry.pause(sandbox_id, memory=memory)
+        except OSError as problem:
+            raise not_copied(problem) from problem
         return Response(status_code=NO_CONTENT)
 
     async def set_timeout(self, request: Request, sandbox_id: str) -> Response:

@@ -4,8 +4,9 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
-from .contract import Box
+from .contract import Box, BoxGone
 from .envd.app import Envd
 from .envd.context import Services
 from .metrics import Log, Samples
@@ -26,6 +27,19 @@ class Conflict(Exception):
 
 class TooLong(Exception):
     """A deadline past what a sandbox may live."""
+
+
+class NoBox:
+    """Stands for the box of a sandbox of which only files are kept."""
+
+    def __init__(self, sandbox_id: str) -> None:
+        self.sandbox_id = sandbox_id
+
+    async def kill(self) -> None:
+        """There is nothing to end."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise BoxGone("The sandbox is paused without memory.")
 
 
 @dataclass
@@ -78,12 +92,21 @@ class Sandbox:
     def serving(cls, record: Record, box: Box) -> "Sandbox":
         """Put the services of a recorded sandbox around its box."""
         log = Log()
-        services = Services(
-            sandbox_id=record.sandbox_id,
-            box=box,
-            token=record.envd_token,
-            env=record.env,
-            log=log.add,
-        )
-        envd = Envd(services, lambda: record.cpus)
+        services, envd = around(record, box, log)
         return cls(record, box, services, envd, Samples(record.cpus), log)
+
+    def serve(self, box: Box) -> None:
+        """Serve another box from now on; the one before has ended."""
+        self.box = box
+        self.services, self.envd = around(self.record, box, self.log)
+
+
+def around(record: Record, box: Box, log: Log) -> tuple[Services, Envd]:
+    services = Services(
+        sandbox_id=record.sandbox_id,
+        box=box,
+        token=record.envd_token,
+        env=record.env,
+        log=log.add,
+    )
+    return services, Envd(services, lambda: record.cpus)

@@ -47,7 +47,9 @@ class Snapshots:
             else:
                 logger.warning("the files of snapshot %s are lost", record.public_id)
                 store.remove_snapshot(record.snapshot_id)
-        for snapshot_id in kept - set(self._found):
+        records = (sandbox.record for sandbox in self._registry.all())
+        cold = {record.cold for record in records}
+        for snapshot_id in kept - set(self._found) - cold:
             await driver.remove_snapshot(snapshot_id)
 
     @property
@@ -113,6 +115,9 @@ class Snapshots:
 
     async def _copy(self, sandbox: Sandbox) -> Snapshot:
         record = sandbox.record
+        if record.cold:
+            text = f"Sandbox {record.sandbox_id} is paused without memory"
+            raise Conflict(f"{text}; resume it first")
         snapshot_id = new_id("s")
         await sandbox.box.snapshot(snapshot_id)
         sandbox.log.add("Snapshot taken")

@@ -238,6 +238,9 @@ class Engine:
             sandbox_id=spec.sandbox_id,
             rootfs=self.mounts.root(spec.sandbox_id),
             interpreter=mounts.PYTHON,
+            boot_id=self.mounts.boot_id(spec.sandbox_id)
+            if self.oci.covers_proc
+            else None,
             binds=self.trees.binds(kept.tree),
             mappings=self.mounts.mappings(kept.slot),
             shifted=self.mounts.shifted,
@@ -274,8 +277,8 @@ class Engine:
             cgroups.remove(self._cgroup(sandbox_id))
         (self.run / "control" / sandbox_id).unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):
-            removal_of_files = self._trash.put(self.boxes / sandbox_id)
-            await asyncio.wait([removal_of_files], timeout=REMOVE_S)
+            removing = self._trash.put(self.boxes / sandbox_id)
+            await asyncio.wait([removing], timeout=REMOVE_S)
         ended = self.live.pop(sandbox_id, None)
         if ended is not None and ended.kept.layers:
             self._prune()
@@ -303,8 +306,8 @@ class Engine:
         """Keep its files; all of them as of now if it stands still meanwhile."""
         live = self._alive(sandbox_id)
         upper = self.boxes / sandbox_id / "files" / "upper"
-        alive = partial(self._alive, sandbox_id)
-        await self.snapshots.take(snapshot_id, upper, live.kept, alive)
+        check = partial(self._alive, sandbox_id)
+        await self.snapshots.take(snapshot_id, upper, live.kept, check)
 
     def remove_snapshot(self, snapshot_id: str) -> None:
         """Forget a snapshot; what stands on it lives on."""

@@ -8,6 +8,7 @@ crash leaves nothing to unmount.
 import contextlib
 import os
 import stat
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -57,6 +58,10 @@ class Mounts:
         """Where `put` shows a sandbox's root file system."""
         return TOP / sandbox_id / "root"
 
+    def boot_id(self, sandbox_id: str) -> Path:
+        """Where `put` shows what the sandbox is to take for its kernel's boot id."""
+        return TOP / sandbox_id / "boot_id"
+
     def put(
         self, sandbox_id: str, lowers: Sequence[Path], files: Path, slot: int
     ) -> None:
@@ -65,6 +70,8 @@ class Mounts:
         shown = [here / f"lower{number}" for number in range(len(lowers))]
         for folder in (here, *shown, here / "files", here / "root"):
             folder.mkdir()
+        (here / "boot_id").write_text(f"{uuid.uuid4()}\n")
+        (here / "boot_id").chmod(0o444)
         if self.shifted:
             namespace = self._namespace(slot)
             for lower, place in zip(lowers, shown, strict=True):
@@ -93,6 +100,7 @@ class Mounts:
                 syscalls.unmount(here / name)
             with contextlib.suppress(OSError):
                 (here / name).rmdir()
+        (here / "boot_id").unlink(missing_ok=True)
         with contextlib.suppress(OSError):
             here.rmdir()
 

@@ -57,6 +57,7 @@ READ_ONLY = [f"/proc/{name}" for name in ["bus", "fs", "irq", "sys", "sysrq-trig
 _SEALED = ["nosuid", "noexec", "nodev"]
 IDS_PER_SANDBOX = 65536
 MAX_SHM_MB = 64
+BOOT_ID = "/proc/sys/kernel/random/boot_id"
 MAX_FILES = 65536  # of one process; never above our own hard limit
 
 
@@ -65,6 +66,7 @@ def config(
     sandbox_id: str,
     rootfs: Path,
     interpreter: Path,
+    boot_id: Path | None,
     binds: dict[str, str],
     mappings: list[dict[str, int]],
     shifted: bool,
@@ -75,7 +77,8 @@ def config(
     """The content of config.json.
 
     `binds` are read-only folders of the host by their place inside, with their
-    owners shifted where `shifted`; `cgroup` is None where none can be made.
+    owners shifted where `shifted`; `boot_id` is None where it cannot be covered,
+    `cgroup` where none can be made.
     """
     return {
         "ociVersion": "1.0.2",
@@ -85,6 +88,7 @@ def config(
         "mounts": [
             *_system_mounts(limits),
             _bind(str(interpreter), HOME, ["nosuid"]),
+            *([_bind(str(boot_id), BOOT_ID, _SEALED)] if boot_id else ()),
             *(
                 _bind(source, place, ["idmap"] if shifted else [])
                 for place, source in binds.items()

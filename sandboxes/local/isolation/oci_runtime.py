@@ -23,6 +23,11 @@ class OciRuntime:
         self._state, self._log = state, log
         self.limited = False  # whether it makes cgroups
 
+    @property
+    def covers_proc(self) -> bool:
+        """Whether it mounts files of ours in /proc; runc refuses most."""
+        return self._program.endswith("crun")
+
     async def all(self) -> dict[str, tuple[str, int]]:
         """State (running, paused, stopped) and pid here of each container, by id."""
         listed = json.loads(await self.call("list", "--format", "json") or "null")
@@ -36,7 +41,7 @@ class OciRuntime:
         `inherit` becomes the container's descriptor 3, with --preserve-fds=1.
         """
         command = [self._program, f"--root={self._state}", f"--log={self._log}"]
-        if self._program.endswith("crun"):
+        if self.covers_proc:
             manager = "cgroupfs" if self.limited else "disabled"
             command.append(f"--cgroup-manager={manager}")
         try:
