@@ -7,6 +7,7 @@ import asyncio
 import contextlib
 import re
 import socket
+import ssl
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 
@@ -18,6 +19,8 @@ from .sandbox import Sandbox
 
 READ_BYTES = 64 << 10
 HEAD_BYTES = 64 << 10  # a response's status line and headers
+TLS_S = 5.0  # for a handshake with a server that may not know TLS
+TLS_NAME = "localhost"  # what a server in a sandbox is asked for
 HOP_BY_HOP = {
     b"connection",
     b"keep-alive",
@@ -56,9 +59,17 @@ async def forward(
     sandbox: Sandbox, address: Address, scope: Scope, receive: Receive, send: Send
 ) -> None:
     """Answer a request with what the server at the address says. Raises Refused."""
-    reader, writer = await asyncio.open_connection(
-        sock=await dial(sandbox, address), limit=HEAD_BYTES
-    )
+    tls = tls_of(sandbox, address)
+    try:
+        reader, writer = await asyncio.open_connection(
+            sock=await dial(sandbox, address),
+            limit=HEAD_BYTES,
+            ssl=tls,
+            server_hostname=TLS_NAME if tls else None,
+            ssl_handshake_timeout=TLS_S if tls else None,
+        )
+    except OSError as problem:
+        raise no_tls(address) from problem
     host = sandbox.record.network.get("maskRequestHost")
     mask = str(host).replace("${PORT}", str(address.port)) if host else None
     answering = asyncio.create_task(answer(reader, scope["method"], send))
@@ -77,6 +88,22 @@ async def forward(
         writer.close()
         with contextlib.suppress(OSError):
             await writer.wait_closed()
+
+
+def tls_of(sandbox: Sandbox, address: Address) -> ssl.SSLContext | None:
+    """For a port whose server speaks TLS, with a certificate that nobody signed.
+
+    Nobody can come between: the connection is made inside the sandbox.
+    """
+    if address.port not in sandbox.record.network.get("httpsPorts", ()):
+        return None
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    return context
+
+
+def no_tls(address: Address) -> Refused:
+    return Refused(502, "The server in the sandbox does not speak TLS", address)
 
 
 async def dial(sandbox: Sandbox, address: Address) -> socket.socket:
@@ -124,11 +151,16 @@ def request_head(scope: Scope, mask: str | None, *, chunked: bool) -> bytes:
             value = mask.encode("latin-1", "replace")
         unsafe = name == b"expect" or (chunked and name == b"content-length")
         if name not in DROPPED and not unsafe:
-            lines.append(b"%b: %b" % (name, value))
-    lines.append(b"connection: close")
+            lines.append(b"%b: %b" % (usual(name), value))
+    lines.append(b"Connection: close")
     if chunked:
-        lines.append(b"transfer-encoding: chunked")
+        lines.append(b"Transfer-Encoding: chunked")
     return b"\r\n".join(lines) + b"\r\n\r\n"
+
+
+def usual(name: bytes) -> bytes:
+    """A header's name as servers know it: `Content-Type`."""
+    return b"-".join(part.capitalize() for part in name.split(b"-"))
 
 
 async def answer(reader: asyncio.StreamReader, method: str, send: Send) -> None:

@@ -107,11 +107,19 @@ def is_public(network: Body) -> bool:
     return network.get("allowPublicTraffic") is not False
 
 
+def is_port(value: object) -> bool:
+    return type(value) is int and 1 <= value <= 65535
+
+
 def has_internet(network: Body, allowed: bool | None) -> bool:
     """All or nothing: finer rules are refused rather than ignored."""
-    for name in ("rules", "egressProxy", "dnsServers", "httpsPorts"):
+    for name in ("rules", "egressProxy", "dnsServers"):
         if network.get(name):
             raise unsupported(f"network.{name}")
+    ports = network.get("httpsPorts") or []
+    if not isinstance(ports, list) or not all(is_port(port) for port in ports):
+        text = "network.httpsPorts must be a list of ports"
+        raise Refusal(400, f"Error when parsing request: {text}")
     denied = set(network.get("denyOut") or ())
     opened = set(network.get("allowOut") or ())
     if denied - {EVERYWHERE} or opened - {EVERYWHERE}:

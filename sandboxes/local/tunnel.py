@@ -22,7 +22,7 @@ from .addresses import (
     address_of,
     sandbox_at,
 )
-from .proxy import dial
+from .proxy import TLS_NAME, TLS_S, dial, no_tls, tls_of
 from .registry import Registry
 
 logger = logging.getLogger(__name__)
@@ -124,8 +124,17 @@ class Tunnel(asyncio.Protocol):
             raise Refused(404, "no websocket is served here", address or NOWHERE)
         sandbox = await sandbox_at(self._registry, address, headers)
         sock = await dial(sandbox, address)
-        loop = asyncio.get_running_loop()
-        _, far = await loop.create_connection(lambda: Far(self), sock=sock)
+        loop, tls = asyncio.get_running_loop(), tls_of(sandbox, address)
+        try:
+            _, far = await loop.create_connection(
+                lambda: Far(self),
+                sock=sock,
+                ssl=tls,
+                server_hostname=TLS_NAME if tls else None,
+                ssl_handshake_timeout=TLS_S if tls else None,
+            )
+        except OSError as problem:
+            raise no_tls(address) from problem
         return far
 
     def _refuse(self, status: int, body: dict[str, Any]) -> None:

@@ -2,12 +2,13 @@
 
 import asyncio
 import json
+import shutil
 import time
 from pathlib import Path
 
 import httpx
 import pytest
-from e2b import Sandbox
+from e2b import Sandbox, SandboxNetworkOpts
 from websockets.asyncio.client import connect as websocket
 
 from .server import Runtime, wait_for
@@ -177,3 +178,52 @@ def test_malformed_headers_do_not_pass(runtime: Runtime, served: Sandbox) -> Non
     for path in ("/bad-name", "/bad-status"):
         answer = ask(runtime, host, path=path)
         assert (answer.status_code, answer.json()["code"]) == (502, 502)
+
+
+TLS_SERVER = """
+import http.server, ssl
+class Handler(http.server.BaseHTTPRequestHandler):
+    def do_GET(self):
+        self.send_response(200)
+        self.end_headers()
+        self.wfile.write(self.headers.as_bytes())
+server = http.server.ThreadingHTTPServer(("127.0.0.1", 8443), Handler)
+context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+context.load_cert_chain("cert.pem", "key.pem")
+server.socket = context.wrap_socket(server.socket, server_side=True)
+server.serve_forever()
+"""
+MAKE_CERTIFICATE = (
+    "openssl req -x509 -newkey rsa:2048 -nodes -days 1 -subj /CN=own"
+    " -keyout key.pem -out cert.pem"
+)
+
+
+@pytest.mark.skipif(not shutil.which("openssl"), reason="needs openssl")
+def test_a_port_may_speak_tls(runtime: Runtime) -> None:
+    network: SandboxNetworkOpts = {"https_ports": [8443]}
+    sandbox = Sandbox.create(network=network, **runtime.sdk)
+    try:
+        sandbox.files.write("tls.py", TLS_SERVER)
+        sandbox.commands.run(MAKE_CERTIFICATE)
+        sandbox.commands.run("python3 tls.py", background=True, timeout=0)
+        host = sandbox.get_host(8443)
+        wait_for(lambda: ask(runtime, host).status_code == 200)
+        assert f"\nHost: {host}\n" in "\n" + ask(runtime, host).text
+        assert sandbox.get_info().network == network
+    finally:
+        sandbox.kill()
+
+
+def test_a_port_that_should_speak_tls_and_does_not(runtime: Runtime) -> None:
+    sandbox = up(Sandbox.create(network={"https_ports": [3000]}, **runtime.sdk))
+    answer = ask(runtime, sandbox.get_host(3000))
+    sandbox.kill()
+    assert (answer.status_code, "TLS" in answer.json()["message"]) == (502, True)
+
+
+@pytest.mark.parametrize("ports", ["8443", [0], [True], [70000]])
+def test_impossible_tls_ports_are_refused(runtime: Runtime, ports: object) -> None:
+    body = {"templateID": "base", "network": {"httpsPorts": ports}}
+    answer = runtime.call("POST", "/v2/sandboxes", body)
+    assert (answer.status, "httpsPorts" in answer.json["message"]) == (400, True)

@@ -22,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 BASE_PACKAGES = [
     "apt",
+    "attr",
     "bash",
     "build-essential",
     "ca-certificates",
@@ -38,8 +39,10 @@ BASE_PACKAGES = [
     "nodejs",
     "npm",
     "openssh-client",
+    "openssl",
     "procps",
     "psmisc",
+    "python-is-python3",
     "python3",
     "python3-pip",
     "python3-venv",
