@@ -5,13 +5,14 @@ address of its choice, with data in it, as soon as the page is drawn; so there
 are none, and each link shows the host it leads to.
 """
 
-import re
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 import nh3
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
+from sandboxes.text import plain
 
 # A block above this is shown as plain text: parsing cost grows with the square.
 MAX_MARKDOWN_BYTES = 64 << 10
@@ -22,19 +23,6 @@ TAGS = {
     *("ul", "ol", "li", "h1", "h2", "h3", "h4", "h5", "h6"),
     *("table", "thead", "tbody", "tr", "th", "td"),
 }
-ANSI = re.compile(r"\x1b(\[[0-?]*[ -/]*[@-~]|\][^\x07\x1b]*(\x07|\x1b\\)?|[@-_])")
-# At the end of a text that goes on elsewhere.
-UNFINISHED = re.compile(r"(\x1b(\[[0-?]*[ -/]*|\][^\x07\x1b]{0,200})?|\r)\Z")
-# Controls, and the marks that reorder or hide text.
-HIDDEN = re.compile(
-    r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200b\u200e\u200f\u202a-\u202e\u2060-\u2069\ufeff]"
-)
-
-
-def plain(text: str) -> str:
-    """The text without terminal sequences and invisible characters."""
-    text = ANSI.sub("", text).replace("\r\n", "\n").replace("\r", "\n")
-    return HIDDEN.sub("", text)
 
 
 def render(text: str) -> str:

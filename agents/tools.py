@@ -17,13 +17,13 @@ from channels.db import database_sync_to_async
 from django.db import transaction
 
 from kode_web.teams.quotas import QuotaExceeded
-from sandboxes import gateway
+from sandboxes import exec, gateway, ledger
 from sandboxes.errors import SandboxError, TimedOut
-from sandboxes.models import Sandbox
+from sandboxes.models import Command, Sandbox
+from sandboxes.text import UNFINISHED, plain
 
 from . import actions, events, journal
 from .events import Draft, Writer
-from .markdown import UNFINISHED, plain
 from .models import Agent, Run, ToolCall
 
 # The call that the current task executes.
@@ -208,22 +208,30 @@ class Toolbox:
             pids.append(pid)
             await database_sync_to_async(journal.record_pid)(self._run, call, pid)
 
+        begin = database_sync_to_async(_begin_command, thread_sensitive=False)
+        command = await begin(self._run, sandbox, cmd, timeout_s)
         try:
-            return await gateway.run_streamed(
-                sandbox,
-                cmd,
-                cwd=sandbox.workdir or None,
-                envs=sandbox.envs,
-                timeout_s=timeout_s,
-                on_stdout=output.add,
-                on_stderr=output.add,
-                on_pid=started,
+            return await exec.follow(
+                command, started=started, heard=output.add, envs=sandbox.envs
             )
         except (asyncio.CancelledError, TimedOut):
             for pid in pids:
                 with contextlib.suppress(SandboxError):
                     await asyncio.shield(gateway.kill_process(sandbox, pid))
             raise
+
+
+def _begin_command(run: Run, sandbox: Sandbox, cmd: str, timeout_s: int) -> Command:
+    """A line in the ledger of the sandbox's commands."""
+    agent = Agent.objects.get(pk=run.agent_id)
+    return ledger.begin(
+        sandbox,
+        cmd,
+        actor=None,
+        timeout_s=timeout_s,
+        agent_code=agent.code,
+        agent_name=agent.name[:80],
+    )
 
 
 def _absolute(sandbox: Sandbox, path: str) -> str:

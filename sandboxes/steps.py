@@ -240,6 +240,14 @@ async def _awaited(nudge: Coroutine[Any, Any, None]) -> None:
     await nudge
 
 
+def spawn(work: Coroutine[Any, Any, None]) -> None:
+    """Let it run on: on this process's loop, or without one in a thread of its own."""
+    if _loop is not None and _loop.is_running():
+        asyncio.run_coroutine_threadsafe(work, _loop)
+        return
+    threading.Thread(target=asyncio.run, args=(work,), daemon=True).start()
+
+
 def soon(call: Callable[[Sandbox], None], sandbox: Sandbox) -> None:
     """Run in a thread after the commit, and wait for a moment at most.
 

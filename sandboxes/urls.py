@@ -2,7 +2,7 @@
 
 from django.urls import path
 
-from . import file_views, recording_views, terminal_views, views
+from . import exec_views, file_views, recording_views, terminal_views, views
 
 app_name = "sandboxes"
 urlpatterns = [
@@ -29,6 +29,14 @@ urlpatterns = [
         "<str:code>/terminals/<str:terminal>/files/",
         terminal_views.drop,
         name="drop",
+    ),
+    path("<str:code>/exec/", exec_views.index, name="exec"),
+    path("<str:code>/exec/<str:command>/", exec_views.show, name="command"),
+    path("<str:code>/exec/<str:command>/kill/", exec_views.kill, name="kill_command"),
+    path(
+        "<str:code>/exec/<str:command>/download/",
+        exec_views.download,
+        name="command_output",
     ),
     path("<str:code>/recordings/", recording_views.index, name="recordings"),
     path(

@@ -17,6 +17,7 @@ from .boxes import box, open_box
 if TYPE_CHECKING:
     import e2b
 
+type OnText = Callable[[str], None] | Callable[[str], Awaitable[None]]
 # What `run` keeps of each output stream; `stream` has no limit.
 OUTPUT_BYTES = 4 << 20
 USER = "user"
@@ -130,17 +131,17 @@ async def run_streamed(
     cwd: str | None,
     envs: dict[str, str] | None,
     timeout_s: float,
-    on_stdout: Callable[[str], None],
-    on_stderr: Callable[[str], None],
+    on_stdout: OnText,
+    on_stderr: OnText,
     on_pid: Callable[[int], Awaitable[None] | None] | None = None,
     user: str = USER,
 ) -> int:
     """Run a command and hand its output on as it comes; its exit code.
 
-    Raises TimedOut. When cancelled the command runs on; `kill_process` ends it.
+    While what `on_stdout` or `on_stderr` returns is awaited, the command waits. A
+    `timeout_s` of 0 is none. Raises TimedOut. When cancelled the command runs on;
+    `kill_process` ends it.
     """
-    import e2b
-
     with calling(sandbox.backend, in_command=True):
         connected = await open_box(sandbox)
         handle = await connected.commands.run(
@@ -154,15 +155,40 @@ async def run_streamed(
             on_stderr=on_stderr,
             retain_output=False,
         )
-        try:
-            if on_pid and inspect.isawaitable(told := on_pid(handle.pid)):
-                await told
-            return (await handle.wait()).exit_code
-        except e2b.CommandExitException as ended:
-            return ended.exit_code
-        finally:
-            with contextlib.suppress(Exception):
-                await handle.disconnect()
+        if on_pid and inspect.isawaitable(told := on_pid(handle.pid)):
+            await told
+        return await _end_of(handle)
+
+
+async def rejoin_streamed(
+    sandbox: Sandbox, pid: int, *, on_stdout: OnText, on_stderr: OnText
+) -> int:
+    """Follow a command that runs already, from now on; its exit code.
+
+    Raises NotFound when it has ended too long ago.
+    """
+    with calling(sandbox.backend, in_command=True):
+        connected = await open_box(sandbox)
+        handle = await connected.commands.connect(
+            pid,
+            timeout=0,
+            on_stdout=on_stdout,
+            on_stderr=on_stderr,
+            retain_output=False,
+        )
+        return await _end_of(handle)
+
+
+async def _end_of(handle: "e2b.AsyncCommandHandle[None]") -> int:
+    import e2b
+
+    try:
+        return (await handle.wait()).exit_code
+    except e2b.CommandExitException as ended:
+        return ended.exit_code
+    finally:
+        with contextlib.suppress(Exception):
+            await handle.disconnect()
 
 
 async def kill_process(sandbox: Sandbox, pid: int) -> bool:

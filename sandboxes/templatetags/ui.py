@@ -21,6 +21,7 @@ ICONS = {
     "sandbox.failed": "warn",
     "terminal": "terminal",
     "recording": "record",
+    "command": "exec",
     "port": "port",
     "file": "file",
     "agent": "agent",
@@ -37,6 +38,8 @@ SENTENCES = {
     "sandbox.gone": "The sandbox ended",
     "terminal.opened": "opened a terminal",
     "terminal.closed": "closed a terminal",
+    "command.started": "ran a command",
+    "command.ended": "A command ended",
     "recording.started": "began to record a terminal",
     "recording.ended": "ended a recording",
     "recording.deleted": "deleted a recording",
@@ -79,6 +82,13 @@ def details(event: Event) -> str:
         return f"{int(data.get('seconds', 0)) // 60} min"
     if event.kind == "file.uploaded":
         return f"{data.get('path', '')}, {size(data.get('size_bytes'))}"
+    if event.kind == "command.started":
+        by = f" ({data['agent']})" if data.get("agent") else ""
+        return f"{data.get('text', '')}{by}"
+    if event.kind == "command.ended":
+        how = data.get("ending", "")
+        code = data.get("exit_code")
+        return f"{how if code is None else f'exit code {code}'}: {data.get('text', '')}"
     if event.kind.startswith("recording."):
         return str(data.get("name", ""))
     return ", ".join(str(value) for value in data.values() if value not in ("", None))

@@ -4,6 +4,7 @@ import pytest
 
 from agents import model
 from agents.models import Mode, Run
+from sandboxes.models import Command
 
 from .conftest import latest_run
 from .fake_openai import fake_openai
@@ -80,6 +81,10 @@ async def test_several_lines_are_several_calls(house, sandbox, keys, work) -> No
     names = [c.name async for c in agent.calls.order_by("pk")]
     assert names == ["fs_write", "bash_run", "todo_write"]
     assert (await agent.calls.aget(name="bash_run")).output == "hi\n"
+    command = await Command.objects.select_related("sandbox").aget()
+    assert (command.agent_code, command.exit_code) == (agent.code, 0)
+    kept = [piece.text async for piece in command.output.all()]
+    assert "".join(kept) == "hi\n"
     assert [todo["title"] for todo in agent.todos] == ["one", "two"]
     answers = [e.data async for e in agent.events.filter(type="answer")]
     assert all(data["model"] == model.OFFLINE for data in answers)

@@ -18,6 +18,8 @@ PAGES = {
     "sandboxes": "/sandboxes/",
     "sandbox-new": "/sandboxes/new/",
     "sandbox-terminal": "{sandbox}",
+    "sandbox-commands": "{sandbox}exec/",
+    "sandbox-recordings": "{sandbox}recordings/",
     "sandbox-files": "{sandbox}files/",
     "sandbox-ports": "{sandbox}ports/",
     "sandbox-activity": "{sandbox}activity/",
