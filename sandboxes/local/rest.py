@@ -305,10 +305,18 @@ class Rest:
         name = alias.partition(":")[0].rpartition("/")[2]
         try:
             serving = await self._registry.base_tree(name)
-        except LookupError as problem:
-            raise Refusal(404, f"template alias '{alias}' not found") from problem
+        except LookupError:
+            return self._alias_of_snapshot(alias)
         answer = {"templateID": name, "public": True, "baseTree": serving}
         return JSONResponse(answer | {"description": describe(name, serving)})
+
+    def _alias_of_snapshot(self, alias: str) -> Response:
+        try:
+            snapshot = self._snapshots.find(alias)
+        except LookupError as problem:
+            raise Refusal(404, f"template alias '{alias}' not found") from problem
+        answer = {"templateID": snapshot.public_id, "public": False}
+        return JSONResponse(answer | {"baseTree": snapshot.base_tree})
 
     async def status(self, request: Request) -> Response:
         sandboxes = self._registry.all()

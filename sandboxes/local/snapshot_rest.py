@@ -12,7 +12,7 @@ from .contract import BoxGone
 from .records import Snapshot
 from .requests import MAX_LIMIT, Body, body_of, number_of, timeout_of, whole_of
 from .sandbox import Sandbox, TooMany
-from .snapshots import BadName, Snapshots, split_reference
+from .snapshots import RESERVED, BadName, Snapshots, split_reference
 
 logger = logging.getLogger(__name__)
 
@@ -69,6 +69,8 @@ class SnapshotRest:
         try:
             await self._snapshots.remove(self._snapshots.find(reference))
         except LookupError as problem:
+            if split_reference(reference)[0] in RESERVED:
+                raise unsupported("deleting a base tree") from problem
             raise Refusal(404, f"template '{reference}' not found") from problem
         return Response(status_code=204)
 

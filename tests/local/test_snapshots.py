@@ -4,7 +4,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from e2b import Sandbox, SandboxNotFoundException
+from e2b import Sandbox, SandboxNotFoundException, Template
 from e2b.exceptions import SandboxException
 
 from .server import Runtime, start_runtime, wait_for
@@ -126,6 +126,8 @@ def test_names_and_tags(runtime: Runtime, sandbox: Sandbox) -> None:
     assert sandbox.create_snapshot(name="tools").snapshot_id == first.snapshot_id
     found = snapshots(runtime, name="tools")
     assert sorted(found) == [first.snapshot_id, tagged.snapshot_id]
+    assert Template.exists("tools:v2", **runtime.sdk) is True
+    assert Template.exists("tools:v3", **runtime.sdk) is False
     wanted = {"tools": "second", "local/tools:v2": "tagged", "tools:default": "second"}
     for reference, content in wanted.items():
         made = Sandbox.create(reference, **runtime.sdk)
@@ -156,6 +158,11 @@ def test_what_cannot_be_taken(
     assert (answer.status, answer.json["code"]) == (status, status)
     assert message in answer.json["message"]
     assert runtime.call("POST", "/sandboxes/inosuch/snapshots", {}).status == 404
+
+
+def test_a_base_tree_is_not_deleted(runtime: Runtime) -> None:
+    answer = runtime.call("DELETE", "/templates/base")
+    assert (answer.status, "base tree" in answer.json["message"]) == (501, True)
 
 
 def test_lists_can_be_narrowed(runtime: Runtime, sandbox: Sandbox) -> None:
