@@ -21,7 +21,7 @@ from kode_web.teams.models import Team, User
 
 from . import gateway, signals, steps
 from .errors import Gone, Invalid, NotReady, SandboxError
-from .models import ALIVE, Sandbox, State
+from .models import ALIVE, Sandbox, Snapshot, State
 from .steps import announce, group, record, soon, step
 
 __all__ = [
@@ -57,6 +57,8 @@ class CreateRequest:
     envs: dict[str, str] = field(default_factory=dict)
     metadata: dict[str, str] = field(default_factory=dict)
     internet: bool = True
+    # Made from this instead of the template.
+    origin: Snapshot | None = None
 
 
 def create(user: User, team: Team, request: CreateRequest, *, key: str) -> Sandbox:
@@ -115,6 +117,7 @@ def _row(
         envs=request.envs,
         metadata=request.metadata,
         internet=request.internet,
+        origin=request.origin,
     )
 
 

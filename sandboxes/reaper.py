@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import close_old_connections
 from django.utils import timezone
 
-from . import exec, gateway, steps
+from . import exec, gateway, snapshots, steps
 from .errors import Gone, SandboxError
 from .models import ALIVE, Event, Sandbox, State
 
@@ -39,6 +39,7 @@ def run_once() -> None:
     """One round over all rows and backends."""
     _alarm()
     exec.recover()
+    snapshots.recover()
     for name in gateway.backends():
         try:
             machines = {m.sandbox_id: m for m in gateway.machines(name)}

@@ -24,7 +24,7 @@ from kode_web.teams.models import User
 
 from . import gateway
 from .errors import Gone, SandboxError, Unreachable
-from .models import ALIVE, Event, Sandbox, State
+from .models import ALIVE, Event, Sandbox, Snapshot, State
 
 logger = logging.getLogger(__name__)
 # A local sandbox is there by then; for a slower one the page shows the stage.
@@ -46,6 +46,8 @@ def start(sandbox: Sandbox) -> None:
     if sandbox.state != State.CREATING:
         return
     try:
+        if sandbox.origin is not None:
+            snapshot(sandbox.origin)
         machine = gateway.create(sandbox)
     except Unreachable as error:
         # The machine may be there all the same, with its answer lost: the reaper
@@ -58,6 +60,36 @@ def start(sandbox: Sandbox) -> None:
         fail(sandbox, str(error))
     else:
         adopt(sandbox, machine)
+
+
+def snapshot(row: Snapshot) -> None:
+    """Make a snapshot that is not made yet. Raises SandboxError when it failed.
+
+    One whose answer was lost is looked for first: a label is made once.
+    """
+    row.refresh_from_db()
+    if row.state == Snapshot.State.READY:
+        return
+    if row.state != Snapshot.State.MAKING:
+        raise Gone(f"The snapshot {row.name} is {row.state}: {row.error}")
+    try:
+        made = gateway.find_snapshot(row.sandbox, row.label) or gateway.take_snapshot(
+            row.sandbox, row.label
+        )
+    except Unreachable as error:
+        Snapshot.objects.filter(pk=row.pk).update(error=str(error)[:500])
+        raise
+    except SandboxError as error:
+        Snapshot.objects.filter(pk=row.pk, state=Snapshot.State.MAKING).update(
+            state=Snapshot.State.FAILED, error=str(error)[:500]
+        )
+        raise
+    moved = Snapshot.objects.filter(pk=row.pk, state=Snapshot.State.MAKING).update(
+        state=Snapshot.State.READY, snapshot_id=made, error=""
+    )
+    row.refresh_from_db()
+    if moved:
+        record(row.sandbox, "snapshot.made", actor=row.owner, name=row.name)
 
 
 def adopt(sandbox: Sandbox, machine: gateway.Machine) -> None:

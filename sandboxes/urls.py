@@ -2,7 +2,14 @@
 
 from django.urls import path
 
-from . import exec_views, file_views, recording_views, terminal_views, views
+from . import (
+    exec_views,
+    file_views,
+    recording_views,
+    snapshot_views,
+    terminal_views,
+    views,
+)
 
 app_name = "sandboxes"
 urlpatterns = [
@@ -52,6 +59,18 @@ urlpatterns = [
         recording_views.delete,
         name="delete_recording",
     ),
+    path("<str:code>/snapshots/", snapshot_views.index, name="snapshots"),
+    path(
+        "<str:code>/snapshots/<str:snapshot>/create/",
+        snapshot_views.create,
+        name="create_from",
+    ),
+    path(
+        "<str:code>/snapshots/<str:snapshot>/delete/",
+        snapshot_views.delete,
+        name="delete_snapshot",
+    ),
+    path("<str:code>/fork/", snapshot_views.fork, name="fork"),
     path("<str:code>/pause/", views.pause, name="pause"),
     path("<str:code>/resume/", views.resume, name="resume"),
     path("<str:code>/extend/", views.extend, name="extend"),

@@ -11,6 +11,7 @@ The SDK takes half a second to import, so it is imported at the first call.
     boxes.py       connections to machines
     commands.py    run commands, stream their output, terminals
     storage.py     files
+    snapshots.py   snapshots
 """
 
 from .backends import Backend, Breaker, backend, backends, breaker, translate
@@ -43,6 +44,7 @@ from .control import (
     status,
     templates,
 )
+from .snapshots import delete_snapshot, find_snapshot, take_snapshot
 from .storage import (
     download,
     make_dir,
@@ -69,7 +71,9 @@ __all__ = [
     "breaker",
     "build_base",
     "create",
+    "delete_snapshot",
     "download",
+    "find_snapshot",
     "forget",
     "info",
     "kill",
@@ -91,6 +95,7 @@ __all__ = [
     "set_timeout",
     "status",
     "stream",
+    "take_snapshot",
     "target",
     "templates",
     "translate",

@@ -47,14 +47,14 @@ def create(sandbox: Sandbox) -> Machine:
     names = {OP_KEY: sandbox.op_id, INSTANCE_KEY: settings.INSTANCE_ID}
     with calling(sandbox.backend, control=True):
         made = e2b.Sandbox.create(
-            template=sandbox.template,
+            template=_template(sandbox),
             timeout=sandbox.timeout_s,
             metadata={**sandbox.metadata, **names},
             envs=sandbox.envs,
             allow_internet_access=sandbox.internet,
             lifecycle={"on_timeout": "pause"} if sandbox.pauses_at_end else None,
             idempotency_key=sandbox.op_id,
-            **_slow(sandbox.backend),
+            **slow_options(sandbox.backend),
         )
     return info(sandbox, sandbox_id=made.sandbox_id)
 
@@ -97,7 +97,7 @@ def pause(sandbox: Sandbox) -> None:
     import e2b
 
     with calling(sandbox.backend, control=True):
-        e2b.Sandbox.pause(sandbox.sandbox_id, **_slow(sandbox.backend))
+        e2b.Sandbox.pause(sandbox.sandbox_id, **slow_options(sandbox.backend))
     forget(sandbox)
 
 
@@ -107,7 +107,7 @@ def resume(sandbox: Sandbox, seconds: int) -> Machine:
 
     with calling(sandbox.backend, control=True):
         e2b.Sandbox.connect(
-            sandbox.sandbox_id, timeout=seconds, **_slow(sandbox.backend)
+            sandbox.sandbox_id, timeout=seconds, **slow_options(sandbox.backend)
         )
     return info(sandbox)
 
@@ -200,9 +200,13 @@ def _rest(
         return response.json() if response.content else None
 
 
-def _slow(name: str) -> dict[str, Any]:
+def slow_options(name: str) -> dict[str, Any]:
     """The options of a call that may take long, and is made in a thread."""
     return {**options(name), "request_timeout": SLOW_TIMEOUT_S}
+
+
+def _template(sandbox: Sandbox) -> str:
+    return sandbox.origin.snapshot_id if sandbox.origin else sandbox.template
 
 
 def _machine(found: "e2b.SandboxInfo") -> Machine:

@@ -22,6 +22,7 @@ ICONS = {
     "terminal": "terminal",
     "recording": "record",
     "command": "exec",
+    "snapshot": "fork",
     "port": "port",
     "file": "file",
     "agent": "agent",
@@ -38,6 +39,8 @@ SENTENCES = {
     "sandbox.gone": "The sandbox ended",
     "terminal.opened": "opened a terminal",
     "terminal.closed": "closed a terminal",
+    "snapshot.made": "took a snapshot",
+    "snapshot.deleted": "deleted a snapshot",
     "command.started": "ran a command",
     "command.ended": "A command ended",
     "recording.started": "began to record a terminal",
@@ -89,6 +92,6 @@ def details(event: Event) -> str:
         how = data.get("ending", "")
         code = data.get("exit_code")
         return f"{how if code is None else f'exit code {code}'}: {data.get('text', '')}"
-    if event.kind.startswith("recording."):
+    if event.kind.startswith(("recording.", "snapshot.")):
         return str(data.get("name", ""))
     return ", ".join(str(value) for value in data.values() if value not in ("", None))

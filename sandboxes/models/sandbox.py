@@ -1,4 +1,4 @@
-"""A team's sandboxes, their terminals, and all that happened to them."""
+"""A team's sandboxes, what they were made from, and all that happened to them."""
 
 from datetime import datetime, timedelta
 from typing import Any, ClassVar, Self
@@ -91,6 +91,10 @@ class Sandbox(models.Model):
     state_at = models.DateTimeField(default=timezone.now)
     error = models.CharField(max_length=500, blank=True)
     template = models.CharField(max_length=120, default="base")
+    # The snapshot that it was made from, instead of the template.
+    origin = models.ForeignKey(
+        "Snapshot", null=True, on_delete=models.PROTECT, related_name="made"
+    )
     timeout_s = models.PositiveIntegerField(default=3600)
     on_timeout = models.CharField(
         max_length=5, choices=OnTimeout.choices, default=OnTimeout.KILL
@@ -165,192 +169,44 @@ class Sandbox(models.Model):
         return f"{port}-{self.code}.{settings.PREVIEW_DOMAIN}"
 
 
-class Terminal(models.Model):
-    """One shell of a sandbox; `pid` is the backend's handle on it."""
+class Snapshot(models.Model):
+    """The files of a sandbox as they were once, to make others from.
 
-    NAME_LENGTH = 40
+    `snapshot_id` is the backend's, empty until it is made; the backend knows it by
+    `label` too, so that one whose answer was lost is found again.
+    """
+
+    class State(models.TextChoices):
+        """Whether it can be used."""
+
+        MAKING = "making"
+        READY = "ready"
+        FAILED = "failed"
+        DELETED = "deleted"  # kept for the record of what was made from it
 
     code = models.CharField(max_length=32, unique=True, default=new_code)
+    team = models.ForeignKey(Team, on_delete=models.PROTECT, related_name="snapshots")
     sandbox = models.ForeignKey(
-        Sandbox, on_delete=models.CASCADE, related_name="terminals"
+        Sandbox, on_delete=models.PROTECT, related_name="snapshots"
     )
-    name = models.CharField(max_length=NAME_LENGTH)
-    # Typed into the shell once, as it opens.
-    command = models.CharField(max_length=4000, blank=True)
-    pid = models.PositiveIntegerField(null=True, blank=True)
-    opened_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL)
-    opened_at = models.DateTimeField(default=timezone.now)
-    closed_at = models.DateTimeField(null=True, blank=True)
-    exit_code = models.IntegerField(null=True, blank=True)
+    owner = models.ForeignKey(User, null=True, on_delete=models.SET_NULL)
+    name = models.CharField(max_length=80)
+    backend = models.CharField(max_length=20)
+    snapshot_id = models.CharField(max_length=200, blank=True)
+    state = models.CharField(max_length=10, choices=State.choices, default=State.MAKING)
+    error = models.CharField(max_length=500, blank=True)
+    created_at = models.DateTimeField(default=timezone.now)
+
+    class Meta:
+        ordering: ClassVar = ["-created_at", "-pk"]
 
     def __str__(self) -> str:
         return self.name
 
-
-class TerminalOutput(models.Model):
-    """The newest output of an open shell, for the next web process that follows it.
-
-    `sealed` is compressed and encrypted; see `shells.keep`.
-    """
-
-    terminal = models.OneToOneField(
-        Terminal, on_delete=models.CASCADE, primary_key=True, related_name="output"
-    )
-    sealed = models.BinaryField()
-
-    def __str__(self) -> str:
-        return f"output of {self.terminal_id}"
-
-
-class Recording(models.Model):
-    """What a terminal showed for a while, to be played again.
-
-    Its parts in order are the lines of an asciicast; see `recordings`.
-    """
-
-    code = models.CharField(max_length=32, unique=True, default=new_code)
-    terminal = models.ForeignKey(
-        Terminal, on_delete=models.CASCADE, related_name="recordings"
-    )
-    started_by = models.ForeignKey(User, null=True, on_delete=models.SET_NULL)
-    started_at = models.DateTimeField(default=timezone.now)
-    ended_at = models.DateTimeField(null=True, blank=True)
-    rows = models.PositiveIntegerField()
-    cols = models.PositiveIntegerField()
-    size_bytes = models.PositiveIntegerField(default=0)
-
-    class Meta:
-        ordering: ClassVar = ["-started_at", "-pk"]
-        constraints: ClassVar = [
-            models.UniqueConstraint(
-                fields=["terminal"],
-                condition=models.Q(ended_at=None),
-                name="one_recording_at_a_time",
-            )
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.terminal}, {self.started_at:%Y-%m-%d %H:%M}"
-
     @property
-    def seconds(self) -> float:
-        """How long it is, or has been so far."""
-        return ((self.ended_at or timezone.now()) - self.started_at).total_seconds()
-
-
-class RecordingPart(models.Model):
-    """Some lines of a recording, compressed and encrypted."""
-
-    recording = models.ForeignKey(
-        Recording, on_delete=models.CASCADE, related_name="parts"
-    )
-    sealed = models.BinaryField()
-
-    class Meta:
-        ordering: ClassVar = ["pk"]
-
-    def __str__(self) -> str:
-        return f"part {self.pk} of {self.recording_id}"
-
-
-class Command(models.Model):
-    """A command that a person or an agent ran in a sandbox; one line of its ledger.
-
-    `agent_code` and `agent_name` are empty for a person's. `seen_at` is renewed by
-    the process that follows it: a running one that is not seen is followed anew.
-    `left_out` counts the characters between the kept beginning and end of its
-    output.
-    """
-
-    class Ending(models.TextChoices):
-        """How it ended; empty while it runs."""
-
-        EXITED = "exited"
-        KILLED = "killed"
-        TIMED_OUT = "timed out"
-        FAILED = "failed"  # it never began
-        LOST = "lost"  # it ended, or runs on, where nobody sees it
-
-    code = models.CharField(max_length=32, unique=True, default=new_code)
-    sandbox = models.ForeignKey(
-        Sandbox, on_delete=models.CASCADE, related_name="commands"
-    )
-    # Of the form that asked for it: the same form sent twice runs one command.
-    request_key = models.CharField(max_length=64, default=new_code)
-    actor = models.ForeignKey(User, null=True, on_delete=models.SET_NULL)
-    agent_code = models.CharField(max_length=32, blank=True)
-    agent_name = models.CharField(max_length=80, blank=True)
-    text = models.TextField()
-    cwd = models.CharField(max_length=500, blank=True)
-    timeout_s = models.PositiveIntegerField(default=0)  # 0: no limit
-    pid = models.PositiveIntegerField(null=True, blank=True)
-    started_at = models.DateTimeField(default=timezone.now)
-    seen_at = models.DateTimeField(default=timezone.now)
-    killed_by = models.ForeignKey(
-        User, null=True, on_delete=models.SET_NULL, related_name="+"
-    )
-    ended_at = models.DateTimeField(null=True, blank=True)
-    ending = models.CharField(max_length=10, choices=Ending.choices, blank=True)
-    exit_code = models.IntegerField(null=True, blank=True)
-    error = models.CharField(max_length=500, blank=True)
-    left_out = models.PositiveBigIntegerField(default=0)
-
-    class Meta:
-        ordering: ClassVar = ["-started_at", "-pk"]
-        indexes: ClassVar = [
-            models.Index(fields=["sandbox", "-started_at"], name="command_of_sandbox"),
-            models.Index(fields=["ended_at", "seen_at"], name="command_not_seen"),
-        ]
-        constraints: ClassVar = [
-            models.UniqueConstraint(
-                fields=["sandbox", "request_key"], name="one_command_per_request"
-            )
-        ]
-
-    def __str__(self) -> str:
-        return self.text[:60]
-
-    @property
-    def is_running(self) -> bool:
-        """Whether it has not ended, as far as is known."""
-        return self.ended_at is None
-
-    @property
-    def has_failed(self) -> bool:
-        """Whether it ended otherwise than with exit code 0."""
-        return not self.is_running and self.exit_code != 0
-
-    @property
-    def seconds(self) -> float:
-        """How long it ran, or has run so far."""
-        return ((self.ended_at or timezone.now()) - self.started_at).total_seconds()
-
-
-class CommandOutput(models.Model):
-    """A piece of a command's output; `at` is the number of its first character."""
-
-    class Stream(models.TextChoices):
-        """Where it was written."""
-
-        OUT = "out"
-        ERR = "err"
-        NOTE = "note"  # ours: what was left out
-
-    command = models.ForeignKey(
-        Command, on_delete=models.CASCADE, related_name="output"
-    )
-    at = models.PositiveBigIntegerField()
-    stream = models.CharField(max_length=4, choices=Stream.choices)
-    text = models.TextField()
-
-    class Meta:
-        ordering: ClassVar = ["at", "pk"]
-        constraints: ClassVar = [
-            models.UniqueConstraint(fields=["command", "at"], name="output_in_order")
-        ]
-
-    def __str__(self) -> str:
-        return f"{self.command_id} from {self.at}"
+    def label(self) -> str:
+        """Its name at the backend."""
+        return f"kode-{self.code}"
 
 
 class Event(models.Model):
