@@ -5,6 +5,7 @@ from django.urls import path
 from . import (
     exec_views,
     file_views,
+    metric_views,
     recording_views,
     snapshot_views,
     terminal_views,
@@ -59,6 +60,7 @@ urlpatterns = [
         recording_views.delete,
         name="delete_recording",
     ),
+    path("<str:code>/metrics/", metric_views.show, name="metrics"),
     path("<str:code>/snapshots/", snapshot_views.index, name="snapshots"),
     path(
         "<str:code>/snapshots/<str:snapshot>/create/",

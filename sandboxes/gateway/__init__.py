@@ -12,6 +12,7 @@ The SDK takes half a second to import, so it is imported at the first call.
     commands.py    run commands, stream their output, terminals
     storage.py     files
     snapshots.py   snapshots
+    usage.py       what machines use
 """
 
 from .backends import Backend, Breaker, backend, backends, breaker, translate
@@ -54,6 +55,7 @@ from .storage import (
     upload,
     write_file,
 )
+from .usage import Sample, metrics
 
 __all__ = [
     "INSTANCE_KEY",
@@ -63,6 +65,7 @@ __all__ = [
     "Machine",
     "Pty",
     "Result",
+    "Sample",
     "Status",
     "Target",
     "backend",
@@ -80,6 +83,7 @@ __all__ = [
     "kill_process",
     "machines",
     "make_dir",
+    "metrics",
     "move",
     "open_box",
     "open_pty",

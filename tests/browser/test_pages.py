@@ -20,6 +20,7 @@ PAGES = {
     "sandbox-terminal": "{sandbox}",
     "sandbox-commands": "{sandbox}exec/",
     "sandbox-recordings": "{sandbox}recordings/",
+    "sandbox-metrics": "{sandbox}metrics/",
     "sandbox-snapshots": "{sandbox}snapshots/",
     "sandbox-files": "{sandbox}files/",
     "sandbox-ports": "{sandbox}ports/",
