@@ -3,6 +3,7 @@
 from django.urls import path
 
 from . import (
+    activity_views,
     exec_views,
     file_views,
     metric_views,
@@ -20,7 +21,7 @@ urlpatterns = [
     path("<str:code>/files/", file_views.show, name="files"),
     path("<str:code>/files/<path:path>", file_views.show, name="file"),
     path("<str:code>/ports/", views.ports, name="ports"),
-    path("<str:code>/activity/", views.activity, name="activity"),
+    path("<str:code>/activity/", activity_views.show, name="activity"),
     path("<str:code>/settings/", views.settings, name="settings"),
     path("<str:code>/terminals/", terminal_views.open_terminal, name="terminals"),
     path(

@@ -22,7 +22,6 @@ from .forms import NewSandbox, Rename
 from .models import ALIVE, HOLDING, Sandbox, State
 
 LISTED = 200
-EVENTS = 200
 EXTEND_S = 1800
 MOVING = (State.CREATING, State.PAUSING, State.RESUMING, State.KILLING)
 # Value of ?show= -> its words and the states it lists.
@@ -202,16 +201,6 @@ def ports(request: HttpRequest, code: str) -> HttpResponse:
         "ports": [(port, sandbox.preview_host(port.number)) for port in found]
     }
     return page(request, "sandboxes/ports.html", "rows", context)
-
-
-@login_required
-@require_GET
-def activity(request: HttpRequest, code: str) -> HttpResponse:
-    """All that happened, newest first."""
-    sandbox = access.get(request.user, Sandbox, code)
-    events = sandbox.events.select_related("actor")[:EVENTS]
-    context = frame(request, sandbox, "activity") | {"events": events}
-    return page(request, "sandboxes/activity.html", "events", context)
 
 
 @login_required

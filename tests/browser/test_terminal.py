@@ -69,7 +69,7 @@ def test_a_second_window_shows_the_size_of_who_types(terminal: Page) -> None:
     expect(second.locator("[data-terminal-size]")).to_have_text(size(terminal))
     before = size(terminal)
     type_line(second, "echo mi''ne")
-    expect(terminal.locator("[data-terminal-size]")).not_to_have_text(before)
+    expect(second.locator("[data-terminal-size]")).not_to_have_text(before)
     expect(terminal.locator("[data-terminal-size]")).to_have_text(size(second))
     cols, rows = re.findall(r"\d+", size(second))
     type_line(second, "echo now=$(stty size)=")
