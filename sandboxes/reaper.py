@@ -14,7 +14,7 @@ from django.conf import settings
 from django.db import close_old_connections
 from django.utils import timezone
 
-from . import exec, gateway, snapshots, steps
+from . import exec, gateway, keepalive, snapshots, steps
 from .errors import Gone, SandboxError
 from .models import ALIVE, Event, Sandbox, State
 
@@ -49,6 +49,7 @@ def run_once() -> None:
         for sandbox in Sandbox.objects.filter(backend=name, state__in=ALIVE):
             _follow(sandbox, machines)
         _kill_orphans(name, machines)
+    keepalive.run_once()
 
 
 def run_forever(stop: Callable[[], bool], every_s: float = 5.0) -> None:

@@ -6,6 +6,7 @@
 
 const YEAR_S = 365 * 86400;
 const LOW_S = 600;
+const ENDING_S = 120;
 
 /** Begin; called once for a page. */
 export function start(doc = document) {
@@ -149,7 +150,10 @@ function countDown(clock, now) {
   clock.textContent = spell(left_s);
   const frame = clock.closest("[data-level]");
   if (frame) frame.dataset.level = left_s < LOW_S ? "low" : "";
-  const fuse = clock.closest(".sandbox-head")?.querySelector(".fuse");
+  const head = clock.closest(".sandbox-head");
+  const banner = head?.parentElement.querySelector("[data-ending]");
+  if (banner) banner.hidden = left_s >= ENDING_S;
+  const fuse = head?.querySelector(".fuse");
   if (!fuse) return;
   fuse.dataset.level = left_s < LOW_S ? "low" : "";
   const share = Math.min(100, (100 * left_s) / Number(clock.dataset.whole));
