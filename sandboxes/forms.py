@@ -132,10 +132,38 @@ class NewSandbox(forms.Form):
         return CreateRequest(**{**data, "internet": bool(data["internet"])})
 
 
-class Rename(forms.ModelForm):  # type: ignore[type-arg]
-    """A new name."""
+class Settings(forms.ModelForm):  # type: ignore[type-arg]
+    """What can be changed of a sandbox that is there."""
+
+    labels = forms.CharField(
+        required=False,
+        widget=forms.Textarea(
+            {"class": "input mono", "rows": 3, "placeholder": "name=value, one a line"}
+        ),
+    )
 
     class Meta:
         model = Sandbox
         fields = ("name",)
         widgets: ClassVar = {"name": _input()}
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Show the labels as lines."""
+        super().__init__(*args, **kwargs)
+        pairs = sorted(self.instance.metadata.items())
+        self.initial["labels"] = "\n".join(f"{name}={value}" for name, value in pairs)
+
+    def clean_labels(self) -> dict[str, str]:
+        """The labels by name."""
+        labels = _lines(self.cleaned_data["labels"], names=None)
+        if any(name.startswith("kode_") for name in labels):
+            raise forms.ValidationError("Names that begin with kode_ are ours.")
+        return labels
+
+    def save(self, commit: bool = True) -> Sandbox:
+        """Keep the labels with the rest; a form without them leaves them."""
+        if "labels" in self.data:
+            self.instance.metadata = self.cleaned_data["labels"]
+        sandbox: Sandbox = self.instance
+        sandbox.save(update_fields=["name", "metadata"])
+        return sandbox

@@ -18,7 +18,7 @@ from kode_web.teams.models import User, new_code
 from . import actions, files, gateway, recordings, shells
 from . import ports as sandbox_ports
 from .errors import SandboxError
-from .forms import NewSandbox, Rename
+from .forms import NewSandbox, Settings
 from .models import ALIVE, HOLDING, Sandbox, State
 
 LISTED = 200
@@ -136,7 +136,8 @@ def new(request: HttpRequest) -> HttpResponse:
         posted,
         templates=_template_names(),
         backends=backends,
-        initial={"template": request.GET.get("template") or "base"},
+        # A link may fill the form in; only a person sends it.
+        initial={"template": "base"} | request.GET.dict(),
     )
     if posted is None or not form.is_valid():
         context = {
@@ -211,12 +212,15 @@ def settings(request: HttpRequest, code: str) -> HttpResponse:
     may = May.VIEW if posted is None else May.MANAGE
     sandbox = access.get(request.user, Sandbox, code, may)
     old = sandbox.name
-    form = Rename(posted, instance=sandbox)
+    form = Settings(posted, instance=sandbox)
     if posted is not None and form.is_valid():
         form.save()
-        actions.record(
-            sandbox, "sandbox.renamed", actor=user_of(request), old=old, to=sandbox.name
-        )
+        user = user_of(request)
+        if "name" in form.changed_data:
+            to = sandbox.name
+            actions.record(sandbox, "sandbox.renamed", actor=user, old=old, to=to)
+        if "labels" in form.changed_data:
+            actions.record(sandbox, "sandbox.labelled", actor=user)
         return redirect("sandboxes:settings", code)
     context = frame(request, sandbox, "settings") | {
         "form": form,

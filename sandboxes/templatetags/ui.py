@@ -35,6 +35,7 @@ SENTENCES = {
     "sandbox.paused": "paused it",
     "sandbox.resumed": "resumed it",
     "sandbox.renamed": "renamed it",
+    "sandbox.labelled": "changed its labels",
     "sandbox.disposed": "disposed it",
     "sandbox.gone": "The sandbox ended",
     "terminal.opened": "opened a terminal",

@@ -143,10 +143,33 @@ def test_rename_is_recorded(house: House, row: Sandbox) -> None:
     assert response["Location"] == at("settings", row)
     row.refresh_from_db()
     assert row.name == "crate"
+    assert row.metadata == {"stage": "test"}
     event = Event.objects.get(sandbox=row, kind="sandbox.renamed")
     assert event.data == {"old": "<b>box</b>", "to": "crate"}
     page = signed_in(house.bob).get(at("activity", row)).content.decode()
     assert "renamed it" in page
+
+
+def test_labels_are_changed_and_wrong_ones_are_said(house: House, row: Sandbox) -> None:
+    client = signed_in(house.bob)
+    client.post(at("settings", row), {"name": "crate", "labels": "stage=live\na = b"})
+    row.refresh_from_db()
+    assert row.metadata == {"stage": "live", "a": "b"}
+    for labels in ("nonsense", "kode_op=x"):
+        page = client.post(at("settings", row), {"name": "crate", "labels": labels})
+        assert b'class="wrong"' in page.content
+    row.refresh_from_db()
+    assert row.metadata == {"stage": "live", "a": "b"}
+
+
+def test_a_link_fills_the_form_in_and_makes_nothing(house: House) -> None:
+    query = "?name=demo&timeout_s=1800&internet=&workdir=/srv&nonsense=1"
+    page = signed_in(house.bob).get(reverse("sandboxes:new") + query)
+    form = page.context["form"]
+    assert form["name"].value() == "demo"
+    assert form["workdir"].value() == "/srv"
+    assert form["timeout_s"].value() == "1800"
+    assert not Sandbox.objects.exists()
 
 
 def test_the_list_is_filtered_by_its_address(house: House, row: Sandbox) -> None:
