@@ -17,6 +17,7 @@ app_name = "sandboxes"
 urlpatterns = [
     path("", views.index, name="list"),
     path("new/", views.new, name="new"),
+    path("connect/", views.connect, name="connect"),
     path("<str:code>/", views.detail, name="detail"),
     path("<str:code>/files/", file_views.show, name="files"),
     path("<str:code>/files/<path:path>", file_views.show, name="file"),

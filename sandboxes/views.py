@@ -15,7 +15,7 @@ from kode_web.teams import access
 from kode_web.teams.access import May
 from kode_web.teams.models import User, new_code
 
-from . import actions, files, gateway, recordings, shells
+from . import actions, connecting, files, gateway, recordings, shells
 from . import ports as sandbox_ports
 from .errors import SandboxError
 from .forms import NewSandbox, Settings
@@ -151,6 +151,16 @@ def new(request: HttpRequest) -> HttpResponse:
         return page(request, "sandboxes/new.html", context=context)
     sandbox = actions.create(user, team, form.request(), key=_key(request))
     return with_terminal(user, sandbox)
+
+
+@login_required
+@require_POST
+def connect(request: HttpRequest) -> HttpResponse:
+    """Open a sandbox that is there already, by its id."""
+    user = user_of(request)
+    team = access.team_for(user, request.POST.get("team"), create=True)
+    sandbox = connecting.connect(user, team, request.POST.get("sandbox_id", ""))
+    return redirect("sandboxes:detail", sandbox.code)
 
 
 def _key(request: HttpRequest) -> str:

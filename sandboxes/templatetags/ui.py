@@ -36,6 +36,7 @@ SENTENCES = {
     "sandbox.resumed": "resumed it",
     "sandbox.renamed": "renamed it",
     "sandbox.labelled": "changed its labels",
+    "sandbox.connected": "connected to it by its id",
     "sandbox.disposed": "disposed it",
     "sandbox.gone": "The sandbox ended",
     "terminal.opened": "opened a terminal",

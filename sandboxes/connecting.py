@@ -1,0 +1,83 @@
+"""Connect to a sandbox that is there already, by its id.
+
+One that the person sees is simply opened. One that the backend has and nobody
+here knows becomes a row of the team: the backends' keys are everybody's, so only
+an administrator of the whole house may take it. All else is not found.
+"""
+
+import contextlib
+
+from django.conf import settings
+from django.db import IntegrityError
+from django.db.models import Q
+
+from kode_web.teams import access, quotas
+from kode_web.teams.models import Team, User
+
+from . import gateway
+from .errors import Gone, Invalid, NotFound
+from .models import Sandbox, State
+from .steps import record
+
+MAX_ID = 80
+
+
+def connect(user: User, team: Team, sandbox_id: str) -> Sandbox:
+    """The sandbox of that id, ours or the backend's.
+
+    Raises NotFound, also for one of somebody else; QuotaExceeded, Unreachable.
+    """
+    wanted = sandbox_id.strip()
+    if not 0 < len(wanted) <= MAX_ID:
+        raise Invalid("Give the id of a sandbox.")
+    mine = access.visible(user, Sandbox)
+    if known := mine.filter(Q(sandbox_id=wanted) | Q(code=wanted)).first():
+        return known
+    if user.is_superuser and not Sandbox.objects.filter(sandbox_id=wanted).exists():
+        for name in gateway.backends():
+            with contextlib.suppress(Gone, NotFound, Invalid):
+                machine = gateway.info(Sandbox(backend=name), sandbox_id=wanted)
+                owner = machine.metadata.get(gateway.INSTANCE_KEY)
+                if owner in (None, settings.INSTANCE_ID):
+                    return _adopt(user, team, name, machine)
+    raise NotFound("There is no such sandbox. Check the id.")
+
+
+def _adopt(user: User, team: Team, backend: str, machine: gateway.Machine) -> Sandbox:
+    """A row for a machine that nobody knows; its time is left as it is."""
+    is_paused = machine.state == "paused"
+    row = Sandbox(
+        team=team,
+        owner=user,
+        name=machine.sandbox_id[:80],
+        backend=backend,
+        sandbox_id=machine.sandbox_id,
+        request_key=f"connect-{machine.sandbox_id}"[:64],
+        state=State.PAUSED if is_paused else State.RUNNING,
+        template=machine.template[:120],
+        timeout_s=settings.DEFAULT_TIMEOUT_S,
+        metadata={
+            name: value
+            for name, value in machine.metadata.items()
+            if name not in (gateway.INSTANCE_KEY, gateway.OP_KEY)
+        },
+        started_at=machine.started_at,
+        ends_at=machine.ends_at,
+    )
+
+    def insert() -> Sandbox:
+        row.save()
+        record(row, "sandbox.connected", actor=user, sandbox_id=machine.sandbox_id)
+        return row
+
+    try:
+        return quotas.reserve(
+            team,
+            what="running sandboxes",
+            holding=lambda: Sandbox.objects.filter(team=team).holding(),
+            limit=settings.MAX_RUNNING_SANDBOXES,
+            make=insert,
+        )
+    except IntegrityError:
+        # Somebody connected to it at the same moment: it is his.
+        raise NotFound("There is no such sandbox. Check the id.") from None
