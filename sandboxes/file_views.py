@@ -11,7 +11,7 @@ from django.http import HttpRequest, HttpResponse, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 from django.shortcuts import redirect
 from django.urls import reverse
-from django.utils.http import content_disposition_header
+from django.utils.http import content_disposition_header, urlencode
 from django.views.decorators.http import require_http_methods
 
 from kode_web.shortcuts import page, pieces
@@ -131,7 +131,13 @@ def _file(sandbox: Sandbox, entry: FileEntry) -> dict[str, Any]:
         return context | {"is_binary": True}
     lines = content.decode(errors="replace").splitlines()
     is_cut = len(content) < entry.size_bytes or len(lines) > MAX_LINES
-    return context | {"lines": lines[:MAX_LINES], "is_cut": is_cut}
+    query = urlencode({"path": entry.path})
+    at = reverse("sandboxes:edit", args=[sandbox.code])
+    return context | {
+        "lines": lines[:MAX_LINES],
+        "is_cut": is_cut,
+        "edit_url": "" if is_cut else f"{at}?{query}",
+    }
 
 
 def _image_type(name: str) -> str:

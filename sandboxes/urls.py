@@ -4,6 +4,7 @@ from django.urls import path
 
 from . import (
     activity_views,
+    edit_views,
     exec_views,
     file_views,
     metric_views,
@@ -40,6 +41,8 @@ urlpatterns = [
         terminal_views.drop,
         name="drop",
     ),
+    path("<str:code>/edit/", edit_views.edit, name="edit"),
+    path("<str:code>/change/", edit_views.change, name="change"),
     path("<str:code>/exec/", exec_views.index, name="exec"),
     path("<str:code>/exec/<str:command>/", exec_views.show, name="command"),
     path("<str:code>/exec/<str:command>/kill/", exec_views.kill, name="kill_command"),

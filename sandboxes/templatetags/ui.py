@@ -48,6 +48,10 @@ SENTENCES = {
     "recording.started": "began to record a terminal",
     "recording.ended": "ended a recording",
     "recording.deleted": "deleted a recording",
+    "file.edited": "edited a file",
+    "file.created": "made a file",
+    "file.moved": "moved a file",
+    "file.deleted": "deleted a file",
     "file.uploaded": "uploaded a file",
     "file.downloaded": "downloaded a file",
     "file.exported": "downloaded a folder",
@@ -85,7 +89,9 @@ def details(event: Event) -> str:
         return f"{data.get('old', '')} to {data.get('to', '')}"
     if event.kind == "sandbox.extended":
         return f"{int(data.get('seconds', 0)) // 60} min"
-    if event.kind == "file.uploaded":
+    if event.kind == "file.moved":
+        return f"{data.get('path', '')} to {data.get('to', '')}"
+    if event.kind in ("file.uploaded", "file.edited") and "size_bytes" in data:
         return f"{data.get('path', '')}, {size(data.get('size_bytes'))}"
     if event.kind == "command.started":
         by = f" ({data['agent']})" if data.get("agent") else ""
