@@ -7,6 +7,7 @@ from . import (
     edit_views,
     exec_views,
     file_views,
+    list_views,
     metric_views,
     recording_views,
     snapshot_views,
@@ -16,7 +17,8 @@ from . import (
 
 app_name = "sandboxes"
 urlpatterns = [
-    path("", views.index, name="list"),
+    path("", list_views.index, name="list"),
+    path("bulk/", list_views.bulk, name="bulk"),
     path("new/", views.new, name="new"),
     path("connect/", views.connect, name="connect"),
     path("<str:code>/", views.detail, name="detail"),

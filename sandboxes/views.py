@@ -19,18 +19,10 @@ from . import actions, connecting, files, gateway, recordings, shells
 from . import ports as sandbox_ports
 from .errors import SandboxError
 from .forms import NewSandbox, Settings
-from .models import ALIVE, HOLDING, Sandbox, State
+from .models import Sandbox, State
 
-LISTED = 200
 EXTEND_S = 1800
 MOVING = (State.CREATING, State.PAUSING, State.RESUMING, State.KILLING)
-# Value of ?show= -> its words and the states it lists.
-SHOWN: dict[str, tuple[str, tuple[State, ...]]] = {
-    "": ("All", ALIVE),
-    "running": ("Running", HOLDING),
-    "paused": ("Paused", (State.PAUSED,)),
-    "ended": ("Ended", (State.GONE, State.FAILED)),
-}
 
 
 def user_of(request: HttpRequest) -> User:
@@ -52,7 +44,7 @@ def frame(request: HttpRequest, sandbox: Sandbox, tab: str) -> dict[str, Any]:
         "stage": actions.stage(sandbox),
         "seconds_left": sandbox.seconds_left,
         "total_s": _total_s(sandbox),
-        "percent_left": _percent_left(sandbox),
+        "percent_left": percent_left(sandbox),
         "is_local": sandbox.backend == "local",
         "workdir": files.clean(sandbox, ""),
         "has_recordings": recordings.exist(sandbox),
@@ -66,7 +58,8 @@ def _total_s(sandbox: Sandbox) -> int:
     return max(1, int((sandbox.ends_at - sandbox.started_at).total_seconds()))
 
 
-def _percent_left(sandbox: Sandbox) -> int:
+def percent_left(sandbox: Sandbox) -> int:
+    """How much of its time is left."""
     left = sandbox.seconds_left or 0
     return min(100, 100 * left // _total_s(sandbox))
 
@@ -77,51 +70,6 @@ def go_back(request: HttpRequest, sandbox: Sandbox) -> HttpResponse:
     if url_has_allowed_host_and_scheme(wanted, None):
         return redirect(wanted)
     return redirect("sandboxes:detail", sandbox.code)
-
-
-@login_required
-@require_GET
-def index(request: HttpRequest) -> HttpResponse:
-    """The sandboxes that the person sees, newest use first."""
-    show = request.GET.get("show", "")
-    if show not in SHOWN:
-        show = ""
-    text = request.GET.get("q", "").strip()[:80]
-    seen = access.visible(request.user, Sandbox)
-    if request.GET.get("mine"):
-        seen = seen.filter(owner=user_of(request))
-    rows = seen.filter(state__in=SHOWN[show][1])
-    if text:
-        rows = rows.filter(name__icontains=text)
-    found = list(rows.order_by("-used_at").select_related("owner", "team")[:LISTED])
-    views = [
-        (name, words, seen.filter(state__in=states).count())
-        for name, (words, states) in SHOWN.items()
-    ]
-    context = {
-        "sandboxes": _with_rights(user_of(request), found),
-        "views": views,
-        "show": show,
-        "q": text,
-        "mine": bool(request.GET.get("mine")),
-        "has_more": len(found) == LISTED,
-    }
-    return page(request, "sandboxes/list.html", "rows", context)
-
-
-def _with_rights(user: User, rows: list[Sandbox]) -> list[tuple[Sandbox, bool, int]]:
-    """Each row, whether the person manages it, and how much of its time is left.
-
-    Asks for rights once for each kind of row.
-    """
-    known: dict[tuple[int, bool], bool] = {}
-    listed = []
-    for row in rows:
-        kind = (row.team_id, row.owner_id == user.pk)
-        if kind not in known:
-            known[kind] = May.MANAGE in access.rights(user, row)
-        listed.append((row, known[kind], _percent_left(row)))
-    return listed
 
 
 @login_required

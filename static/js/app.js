@@ -13,6 +13,11 @@ export function start(doc = document) {
   doc.addEventListener("click", (event) => clicked(event, doc));
   doc.addEventListener("change", (event) => {
     if (event.target.matches("[data-submit-on-change]")) event.target.form.requestSubmit();
+    if (event.target.matches("[data-check-all]")) checkAll(event.target);
+  });
+  // What is chosen must not be drawn anew under the person's hand.
+  doc.addEventListener("htmx:beforeRequest", (event) => {
+    if (event.target.matches("[data-keeps-checked]") && event.target.querySelector(":checked")) event.preventDefault();
   });
   doc.addEventListener("submit", submitted);
   doc.addEventListener("keydown", (event) => pressed(event, doc));
@@ -24,6 +29,10 @@ export function start(doc = document) {
   window.addEventListener("pageshow", (event) => event.persisted && freshKeys(doc));
   for (const form of doc.querySelectorAll("form[data-autosubmit]")) form.requestSubmit();
   setInterval(() => tick(doc), 1000);
+}
+
+function checkAll(box) {
+  for (const one of box.closest("table").querySelectorAll("input[name=code]")) one.checked = box.checked;
 }
 
 function clicked(event, doc) {
