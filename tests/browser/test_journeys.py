@@ -38,6 +38,8 @@ def dispose(page: Page) -> None:
 def test_one_click_leads_to_a_prompt_that_answers(terminal: Page, shot: Shot) -> None:
     type_line(terminal, "echo answer=$((6*7))")
     expect(screen(terminal)).to_contain_text("answer=42")
+    recent = terminal.locator("#rail-recent .state").first
+    expect(recent).to_have_attribute("data-state", "running")
     shot(terminal, "terminal")
 
 
