@@ -12,7 +12,7 @@ from django.db import IntegrityError
 from django.db.models import Q
 
 from kode_web.teams import access, quotas
-from kode_web.teams.models import Team, User
+from kode_web.teams.models import Team, User, new_code
 
 from . import gateway
 from .errors import Gone, Invalid, NotFound
@@ -20,6 +20,7 @@ from .models import Sandbox, State
 from .steps import record
 
 MAX_ID = 80
+OP_ID_LENGTH = 32
 
 
 def connect(user: User, team: Team, sandbox_id: str) -> Sandbox:
@@ -46,7 +47,12 @@ def connect(user: User, team: Team, sandbox_id: str) -> Sandbox:
 def _adopt(user: User, team: Team, backend: str, machine: gateway.Machine) -> Sandbox:
     """A row for a machine that nobody knows; its time is left as it is."""
     is_paused = machine.state == "paused"
+    # The reaper tells ours from orphans by this: a row that holds it, waits for it.
+    op_id = machine.metadata.get(gateway.OP_KEY) or new_code()
+    if len(op_id) > OP_ID_LENGTH or Sandbox.objects.filter(op_id=op_id).exists():
+        raise NotFound("There is no such sandbox. Check the id.")
     row = Sandbox(
+        op_id=op_id,
         team=team,
         owner=user,
         name=machine.sandbox_id[:80],

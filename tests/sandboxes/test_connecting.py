@@ -1,13 +1,15 @@
 """Connecting to a sandbox by its id: one's own, the backend's, nobody else's."""
 
 from collections.abc import Iterator
+from datetime import timedelta
 
 import e2b
 import pytest
+from django.conf import settings
 from django.test import Client
 from django.urls import reverse
 
-from sandboxes import actions, connecting, errors, gateway
+from sandboxes import actions, connecting, errors, gateway, reaper
 from sandboxes.models import Sandbox
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -90,3 +92,31 @@ def test_the_form_leads_there(house, sandbox) -> None:
     assert answer["Location"] == reverse("sandboxes:detail", args=[sandbox.code])
     assert client.post(at, data | {"sandbox_id": "nothing"}).status_code == 404
     assert client.get(at).status_code in (404, 405)
+
+
+def test_one_of_ours_without_a_row_is_taken_for_good(
+    admin, house, backend, monkeypatch
+) -> None:
+    """As after a restored database: the reaper must know it from then on."""
+    marks = {gateway.INSTANCE_KEY: settings.INSTANCE_ID, gateway.OP_KEY: "a" * 32}
+    made = e2b.Sandbox.create(timeout=300, metadata=marks, **backend.sdk)
+    monkeypatch.setattr(reaper, "ORPHAN_AGE", timedelta(0))
+    row = connecting.connect(admin, house.team, made.sandbox_id)
+    for _ in range(3):
+        reaper.run_once()
+    row.refresh_from_db()
+    assert row.is_running
+    assert made.is_running()
+    actions.dispose(admin, row)
+
+
+def test_one_that_another_row_waits_for_is_not_found(admin, house, backend) -> None:
+    """Its answer is still on the way: the row has no id yet, but its op id."""
+    waiting = house.team.sandboxes.create(
+        name="x", backend="local", request_key="x", state="creating"
+    )
+    marks = {gateway.INSTANCE_KEY: settings.INSTANCE_ID, gateway.OP_KEY: waiting.op_id}
+    made = e2b.Sandbox.create(timeout=60, metadata=marks, **backend.sdk)
+    with pytest.raises(errors.NotFound):
+        connecting.connect(admin, house.team, made.sandbox_id)
+    made.kill()
