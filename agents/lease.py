@@ -22,8 +22,9 @@ from django.db.models.functions import Now
 from django.utils import timezone
 
 from kode_web.teams import quotas
+from sandboxes import markdown
 
-from . import actions, events, journal, markdown
+from . import actions, events, journal
 from .events import Draft
 from .models import Agent, Run, ToolCall
 

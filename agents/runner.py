@@ -44,7 +44,9 @@ from pydantic_ai.messages import (
 )
 from pydantic_ai.usage import RunUsage, UsageLimits
 
-from . import journal, lease, markdown, model, tools
+from sandboxes import markdown
+
+from . import journal, lease, model, tools
 from .events import Lost, Writer
 from .models import Agent, Run, ToolCall
 from .store import Store

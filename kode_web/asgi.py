@@ -37,7 +37,7 @@ PROXY_HEADERS = (b"x-forwarded-", b"forwarded", b"x-real-ip", b"daphne-root-path
 
 TOO_LARGE = b"This upload is larger than the limit."
 # Where files come in; nothing else has a reason to be large.
-UPLOADS = re.compile(r"/sandboxes/[0-9a-f]{32}/(terminals/[0-9a-f]{32}/)?files/")
+UPLOADS = re.compile(r"/sandboxes/[0-9a-f]{32}/(files|uploads)/")
 
 # Its own types of scope and message are narrower than what a server hands over.
 dashboard: Any = ProtocolTypeRouter(

@@ -64,7 +64,8 @@ class Errors:
         text = "" if isinstance(error, Http404) else str(error)
         if not request.accepts("text/html"):
             retry = getattr(error, "retry", False)
-            answer = {"error": text or title, "retry": retry}
+            kind = type(error).__name__
+            answer = {"error": text or title, "kind": kind, "retry": retry}
             return JsonResponse(answer, status=status)
         context = {"status": status, "title": title, "text": text, "hint": hint}
         template = "error.html"

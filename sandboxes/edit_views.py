@@ -16,7 +16,7 @@ from kode_web.teams.access import May
 from . import edits, files
 from .edits import Conflict, Text
 from .errors import Invalid, NotReady
-from .file_views import url_of
+from .file_views import tree_root, url_of
 from .models import Sandbox
 from .views import frame, user_of
 
@@ -65,6 +65,7 @@ def _show(
         "theirs": theirs,
         "back": url_of(sandbox, text.path),
         "again": edit_url(sandbox, text.path),
+        "tree_root": tree_root(sandbox, text.path),
     }
     return page(request, "sandboxes/edit.html", context=context, status=status)
 

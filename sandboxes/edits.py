@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from kode_web.teams.models import User
 
 from . import actions, files, gateway
-from .errors import Invalid, NotFound, NotReady
+from .errors import Exists, Invalid, NotFound
 from .models import Sandbox
 
 MAX_EDIT_BYTES = 1 << 20
@@ -113,7 +113,7 @@ def _check_free(sandbox: Sandbox, path: str) -> None:
         files.stat(sandbox, path)
     except NotFound:
         return
-    raise NotReady(f"{path} is there already. Choose another name.")
+    raise Exists(f"{path} is there already. Choose another name.")
 
 
 def move(user: User, sandbox: Sandbox, path: str, to: str) -> str:

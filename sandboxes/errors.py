@@ -31,6 +31,10 @@ class NotReady(SandboxError):
     status = 409
 
 
+class Exists(NotReady):
+    """There is a file of that name already."""
+
+
 class Gone(SandboxError):
     """The sandbox no longer exists at its backend."""
 

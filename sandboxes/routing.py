@@ -6,13 +6,16 @@ from django.urls import path
 
 from .consumers import SandboxSocket, TerminalSocket
 from .exec_sockets import CommandSocket
+from .file_sockets import FilesSocket
 
 # A route takes an ASGI application here, which Django's types do not know.
 news = cast(Any, SandboxSocket.as_asgi())
 terminal = cast(Any, TerminalSocket.as_asgi())
 command = cast(Any, CommandSocket.as_asgi())
+folders = cast(Any, FilesSocket.as_asgi())
 urlpatterns = [
     path("ws/sandboxes/<str:code>/", news),
+    path("ws/sandboxes/<str:code>/files/", folders),
     path("ws/sandboxes/<str:code>/terminals/<str:terminal>/", terminal),
     path("ws/sandboxes/<str:code>/commands/<str:command>/", command),
 ]

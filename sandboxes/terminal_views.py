@@ -1,17 +1,14 @@
 """What is done to terminals by a form: open, rename, close, drop files into."""
 
-import posixpath
-from typing import IO, cast
-
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse, JsonResponse
+from django.http import HttpRequest, HttpResponse
 from django.shortcuts import get_object_or_404, redirect
 from django.views.decorators.http import require_POST
 
 from kode_web.teams import access
 from kode_web.teams.access import May
 
-from . import actions, files, gateway, shells
+from . import shells
 from .errors import Gone, Invalid
 from .models import Sandbox, Terminal
 from .views import go_back, user_of
@@ -57,24 +54,3 @@ def rename(request: HttpRequest, code: str, terminal: str) -> HttpResponse:
     at = redirect("sandboxes:detail", code)
     at["Location"] += f"?terminal={row.code}"
     return at
-
-
-@login_required
-@require_POST
-def drop(request: HttpRequest, code: str, terminal: str) -> JsonResponse:
-    """Write the files that were sent to the folder where the shell is."""
-    sandbox = access.get(request.user, Sandbox, code, May.DRIVE)
-    row = get_object_or_404(sandbox.terminals, code=terminal)
-    where = shells.folder(row)
-    sent = request.FILES.getlist("files")
-    for file in sent:
-        path = files.clean(sandbox, posixpath.join(where, file.name or "file"))
-        gateway.upload(sandbox, path, cast(IO[bytes], file))
-        actions.record(
-            sandbox,
-            "file.uploaded",
-            actor=user_of(request),
-            path=path[:500],
-            size_bytes=file.size,
-        )
-    return JsonResponse({"folder": where, "count": len(sent)})

@@ -38,6 +38,15 @@ try {
     minify: true,
     logLevel: "warning",
   });
+  // Run as a worker of its own by the viewer of PDF files.
+  await build({
+    entryPoints: { "pdf.worker": "pdfjs-dist/build/pdf.worker.min.mjs" },
+    outdir: draft,
+    format: "esm",
+    minify: true,
+    legalComments: "linked",
+    logLevel: "warning",
+  });
   chmodSync(draft, 0o755);
   rmSync(DIST, { recursive: true, force: true });
   renameSync(draft, DIST);

@@ -18,6 +18,7 @@ The SDK takes half a second to import, so it is imported at the first call.
 from .backends import Backend, Breaker, backend, backends, breaker, translate
 from .boxes import Target, box, forget, open_box, target
 from .commands import (
+    USER,
     Pty,
     Result,
     kill_process,
@@ -47,12 +48,14 @@ from .control import (
 )
 from .snapshots import delete_snapshot, find_snapshot, take_snapshot
 from .storage import (
+    Watch,
     download,
     make_dir,
     move,
     read_file,
     remove,
     upload,
+    watch,
     write_file,
 )
 from .usage import Sample, metrics
@@ -60,6 +63,7 @@ from .usage import Sample, metrics
 __all__ = [
     "INSTANCE_KEY",
     "OP_KEY",
+    "USER",
     "Backend",
     "Breaker",
     "Machine",
@@ -68,6 +72,7 @@ __all__ = [
     "Sample",
     "Status",
     "Target",
+    "Watch",
     "backend",
     "backends",
     "box",
@@ -104,5 +109,6 @@ __all__ = [
     "templates",
     "translate",
     "upload",
+    "watch",
     "write_file",
 ]

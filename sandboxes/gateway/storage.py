@@ -1,13 +1,17 @@
 """Files of a machine. Whatever comes from inside is hostile: counted, and cut."""
 
-from collections.abc import Iterator
-from typing import IO
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import IO, TYPE_CHECKING
 
 from sandboxes import errors
 from sandboxes.models import Sandbox
 
 from .backends import calling
 from .boxes import box, open_box
+
+if TYPE_CHECKING:
+    import e2b
 
 # A stream that gives nothing for so long is given up.
 IDLE_S = 20.0
@@ -69,3 +73,36 @@ async def write_file(sandbox: Sandbox, path: str, data: bytes) -> None:
     with calling(sandbox.backend):
         connected = await open_box(sandbox)
         await connected.files.write(path, data)
+
+
+class Watch:
+    """A folder that is being watched."""
+
+    def __init__(self, handle: "e2b.AsyncWatchHandle") -> None:
+        self._handle = handle
+
+    async def close(self) -> None:
+        """Stop watching."""
+        with contextlib.suppress(Exception):
+            await self._handle.stop()  # type: ignore[no-untyped-call]
+
+
+async def watch(
+    sandbox: Sandbox,
+    path: str,
+    on_change: Callable[[str], None],
+    on_end: Callable[[], None],
+) -> Watch:
+    """Hear the names of what changes in a folder. Raises NotFound, Invalid.
+
+    `on_end` is called when it ends by itself, too.
+    """
+    with calling(sandbox.backend):
+        connected = await open_box(sandbox)
+        handle = await connected.files.watch_dir(
+            path,
+            on_event=lambda event: on_change(event.name),
+            on_exit=lambda _error: on_end(),
+            timeout=0,
+        )
+    return Watch(handle)

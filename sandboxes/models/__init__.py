@@ -1,6 +1,7 @@
 """The tables of sandboxes."""
 
 from .command import Command, CommandOutput
+from .link import DownloadLink
 from .sandbox import ALIVE, HOLDING, Event, Sandbox, SandboxRows, Snapshot, State
 from .terminal import Recording, RecordingPart, Terminal, TerminalOutput
 
@@ -9,6 +10,7 @@ __all__ = [
     "HOLDING",
     "Command",
     "CommandOutput",
+    "DownloadLink",
     "Event",
     "Recording",
     "RecordingPart",

@@ -55,6 +55,8 @@ SENTENCES = {
     "file.uploaded": "uploaded a file",
     "file.downloaded": "downloaded a file",
     "file.exported": "downloaded a folder",
+    "file.linked": "made a download link",
+    "file.unlinked": "revoked a download link",
 }
 
 

@@ -11,7 +11,7 @@ import { Unicode11Addon } from "@xterm/addon-unicode11";
 import { WebLinksAddon } from "@xterm/addon-web-links";
 import { Terminal } from "@xterm/xterm";
 
-import { acceptFiles } from "./drop.js";
+import { Uploads, acceptFiles } from "./uploads.js";
 import { guard } from "./guard.js";
 import { isReply, keyText, modified } from "./keys.js";
 import { colours, FAMILY } from "./look.js";
@@ -110,8 +110,7 @@ export class Shell {
     find?.addEventListener("keydown", seek);
     find?.addEventListener("input", seek);
     const { dropUrl } = this.element.dataset;
-    const say = (text, state) => this.show(text, state);
-    if (dropUrl) this.disposables.push(acceptFiles(this.element, dropUrl, say));
+    if (dropUrl) this.disposables.push(acceptFiles(this.element, new Uploads(dropUrl)));
     this.disposables.push(
       () => observer.disconnect(),
       () => theme.disconnect(),

@@ -1,12 +1,12 @@
-"""Terminals by form: renamed, and files dropped into the folder of their shell."""
+"""Terminals by form: renamed; and where their shells are."""
 
 import pytest
 from channels.db import database_sync_to_async
-from django.core.files.uploadedfile import SimpleUploadedFile
-from django.test import AsyncClient, Client
+from django.test import Client
 from django.urls import reverse
 
-from sandboxes import files
+from sandboxes import shells
+from sandboxes.models import Terminal
 
 from .sockets import open_socket
 
@@ -38,35 +38,17 @@ def test_a_name_that_is_none_is_refused(house, sandbox, row, name: str) -> None:
     assert "1 to 40" in answer.json()["error"]
 
 
-@pytest.mark.parametrize("name", ["rename_terminal", "drop"])
-def test_a_viewer_may_not_and_a_stranger_finds_nothing(
-    house, sandbox, row, name: str
-) -> None:
+def test_a_viewer_may_not_and_a_stranger_finds_nothing(house, sandbox, row) -> None:
+    name = "rename_terminal"
     assert post(house.victor, sandbox, row, name, name="x").status_code == 403
     assert post(house.charlie, sandbox, row, name, name="x").status_code == 404
 
 
-def test_a_shell_that_never_ran_has_no_folder(house, sandbox, row) -> None:
-    file = SimpleUploadedFile("a.txt", b"one")
-    answer = post(house.bob, sandbox, row, "drop", files=file)
-    assert answer.status_code == 404
-    assert "Open another" in answer.json()["error"]
-
-
-async def test_dropped_files_land_where_the_shell_is(house, sandbox, terminal) -> None:
+async def test_files_land_where_the_shell_is(house, sandbox, terminal) -> None:
     async with open_socket(house.bob, sandbox, terminal.code) as socket:
         await socket.type("mkdir -p '/tmp/a b'; cd '/tmp/a b'; echo th''ere\r")
         await socket.until(b"there")
-        client = AsyncClient()
-        await client.aforce_login(house.bob)
-        sent = [
-            SimpleUploadedFile("one.txt", b"one"),
-            SimpleUploadedFile("$(two) é.txt", b"two"),
-        ]
-        at = reverse("sandboxes:drop", args=[sandbox.code, terminal.code])
-        answer = await client.post(at, {"files": sent})
-        assert answer.json() == {"folder": "/tmp/a b", "count": 2}
-        await socket.type("cat *.txt; echo do''ne\r")
-        await socket.until(b"done")
-    read = database_sync_to_async(files.read)
-    assert await read(sandbox, "/tmp/a b/$(two) é.txt") == b"two"
+        where = await database_sync_to_async(shells.folder)(
+            await Terminal.objects.aget(pk=terminal.pk)
+        )
+    assert where == "/tmp/a b"

@@ -1,19 +1,15 @@
-/** The editor of a file: Tab indents, Ctrl+S saves, and leaving asks first. */
+/** The page of an editor: Ctrl+S saves, and leaving with changes asks first. */
 
-const INDENT = "  ";
+import { edit } from "../editor.js";
+import "./files.js";
 
-function start(area) {
+function begin(area) {
   const form = area.form;
   const before = area.value;
   let isSaving = false;
-  let escaped = false; // after Escape, Tab leaves the field as it does elsewhere
-  area.addEventListener("keydown", (event) => {
-    if (event.key === "Tab" && !event.shiftKey && !escaped) {
-      event.preventDefault();
-      area.setRangeText(INDENT, area.selectionStart, area.selectionEnd, "end");
-    }
-    escaped = event.key === "Escape";
-  });
+  const isChanged = () => !isSaving && area.value !== before;
+  const mark = () => form.querySelector("[data-unsaved]")?.toggleAttribute("data-changed", isChanged());
+  edit(area, area.dataset.editor, mark);
   document.addEventListener("keydown", (event) => {
     if (event.key !== "s" || !(event.ctrlKey || event.metaKey)) return;
     event.preventDefault();
@@ -21,10 +17,14 @@ function start(area) {
   });
   form.addEventListener("submit", () => (isSaving = true));
   addEventListener("beforeunload", (event) => {
-    if (!isSaving && area.value !== before) event.preventDefault();
+    if (isChanged()) event.preventDefault();
   });
-  area.focus();
-  area.setSelectionRange(0, 0);
+  // A click in the tree takes the place of the editor, without leaving the page.
+  document.addEventListener("htmx:confirm", (event) => {
+    if (event.detail.target?.id !== "pane" || !form.isConnected || !isChanged()) return;
+    if (!confirm("Leave without saving?")) event.preventDefault();
+    else isSaving = true;
+  });
 }
 
-for (const area of document.querySelectorAll("[data-editor]")) start(area);
+for (const area of document.querySelectorAll("[data-editor]")) begin(area);

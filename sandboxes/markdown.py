@@ -1,10 +1,11 @@
-"""Markdown of a model as safe HTML: no raw HTML, no image, no hidden address.
+"""Markdown of a model or a file as safe HTML: no raw HTML, image, hidden address.
 
-What a model writes may be steered by whatever it read. An image would fetch an
-address of its choice, with data in it, as soon as the page is drawn; so there
-are none, and each link shows the host it leads to.
+What a model writes may be steered by whatever it read, and a file by anybody. An
+image would fetch an address of its choice, with data in it, as soon as the page is
+drawn; so there are none, and each link shows the host it leads to.
 """
 
+from collections.abc import Set
 from functools import lru_cache
 from urllib.parse import urlsplit
 
@@ -12,7 +13,7 @@ import nh3
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
 
-from sandboxes.text import plain
+from .text import plain
 
 # A block above this is shown as plain text: parsing cost grows with the square.
 MAX_MARKDOWN_BYTES = 64 << 10
@@ -33,9 +34,16 @@ def render(text: str) -> str:
     html = _parser().render(text)
     if len(html.encode()) > MAX_HTML_BYTES:
         return _as_text(text)
+    return clean(html)
+
+
+def clean(html: str, *, tags: Set[str] = TAGS) -> str:
+    """HTML with nothing in it but text, tables and links, if `tags` has them."""
+    if len(html.encode()) > MAX_HTML_BYTES:
+        return ""
     return nh3.clean(
         html,
-        tags=TAGS,
+        tags=set(tags),
         attributes={"a": {"href"}, "ol": {"start"}},
         url_schemes={"http", "https", "mailto"},
         link_rel="noopener noreferrer nofollow",
