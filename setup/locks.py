@@ -4,6 +4,7 @@ They hold versions and hashes and no download address, so that a mirror serves
 as well as the registry.
 """
 
+import json
 import shutil
 import subprocess
 import sys
@@ -86,3 +87,8 @@ def _lock_npm(folder: Path) -> None:
     done = subprocess.run(command, cwd=folder, env=node.env(), capture_output=True)
     if done.returncode:
         raise SetupError(f"npm could not resolve: {done.stderr.decode()}")
+    # Who gives money to whom is no part of what is installed.
+    lock = json.loads((folder / "package-lock.json").read_text())
+    for package in lock["packages"].values():
+        package.pop("funding", None)
+    (folder / "package-lock.json").write_text(json.dumps(lock, indent=2) + "\n")

@@ -65,7 +65,7 @@ def test_nobody_writes_over_what_another_wrote(folder: Page, shot: Shot) -> None
     folder.get_by_label(re.compile("^Text of")).fill("mine")
     folder.get_by_role("button", name="Save").click()
     expect(folder.get_by_role("alert")).to_contain_text("changed by somebody else")
-    expect(folder.get_by_label(re.compile("^Text of"))).to_have_value("mine")
+    expect(folder.get_by_label(re.compile("^Text of"))).to_have_text("mine")
     expect(folder.get_by_label("Theirs, as it is now")).to_have_value("theirs")
     shot(folder, "file-conflict")
     folder.get_by_role("button", name="Save mine over it").click()

@@ -173,8 +173,8 @@ def test_a_dropped_file_lands_where_the_shell_is(terminal: Page) -> None:
     expect(screen(terminal)).to_contain_text("there")
     element = terminal.locator("[data-terminal-url]").element_handle()
     terminal.evaluate(DROP, [element, "drop.txt", "from-$outside"])
-    status = terminal.locator("[data-terminal-status]")
-    expect(status).to_contain_text("drop.txt put into /tmp/here")
+    panel = terminal.get_by_role("status", name="Uploads")
+    expect(panel).to_contain_text("in /tmp/here")
     type_line(terminal, "cat drop.txt")
     expect(screen(terminal)).to_contain_text("from-$outside")
 
