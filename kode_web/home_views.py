@@ -8,7 +8,7 @@ from django.conf import settings
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.core.exceptions import PermissionDenied
-from django.http import HttpRequest, HttpResponse
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
 
@@ -22,6 +22,7 @@ from kode_web.teams.models import User, new_code
 from sandboxes import actions, gateway, shells
 from sandboxes.actions import CreateRequest
 from sandboxes.errors import SandboxError
+from sandboxes.gateway import Backend
 from sandboxes.models import ALIVE, Sandbox
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,7 @@ class Shelf:
 @require_GET
 def templates(request: HttpRequest) -> HttpResponse:
     """What a sandbox can be made from, at each backend."""
-    shelves = [_shelf(name) for name in gateway.backends()]
+    shelves = [_shelf(one) for one in _backends_for(cast(User, request.user))]
     trees = [tree for shelf in shelves for tree in shelf.trees]
     context = {
         "shelves": shelves,
@@ -124,17 +125,29 @@ def build_base(request: HttpRequest) -> HttpResponse:
     """Let the local runtime begin to build its `base` tree."""
     if not cast(User, request.user).is_staff:
         raise PermissionDenied("Only an administrator of this instance builds.")
-    gateway.build_base("local")
+    name = request.POST.get("backend", "local")
+    known = gateway.backends().get(name)
+    if known is None or not known.is_local:
+        raise Http404
+    gateway.build_base(name)
     messages.info(request, "Building base. It takes a few minutes.")
     return redirect("templates")
 
 
-def _shelf(name: str) -> Shelf:
+def _backends_for(user: User) -> list[Backend]:
+    """Those that any team of the person may use, each once."""
+    found: dict[str, Backend] = {}
+    for team in access.teams_to_create_in(user):
+        found |= gateway.backends_of(team)
+    return list(found.values())
+
+
+def _shelf(backend: Backend) -> Shelf:
     """What a backend offers now; a silent one is an empty shelf that says so."""
-    title = gateway.backend(name).title
+    name, title = backend.name, backend.title
     try:
         rows = gateway.templates(name)
-        trees = gateway.report(name)["trees"] if name == "local" else []
+        trees = gateway.report(name)["trees"] if backend.is_local else []
     except SandboxError as error:
         logger.info("templates of %s: %s", name, error)
         return Shelf(name, title, [], [], str(error))

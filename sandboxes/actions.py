@@ -65,13 +65,13 @@ def create(user: User, team: Team, request: CreateRequest, *, key: str) -> Sandb
     """Make a sandbox, or return the one that the same `key` made before.
 
     The row may still be `creating` when this returns. Raises QuotaExceeded,
-    Invalid, Unreachable when no backend is set up.
+    Invalid, NotReady, Unreachable when no backend is set up.
     """
     if not 0 < len(key) <= MAX_KEY:
         raise Invalid(f"A request's key has 1 to {MAX_KEY} characters.")
     if known := Sandbox.objects.filter(team=team, request_key=key).first():
         return known
-    backend = gateway.backend(request.backend or settings.DEFAULT_BACKEND)
+    backend = gateway.choose(team, request.backend)
     sandbox = _row(user, team, request, backend.name, key)
     try:
         sandbox = quotas.reserve(

@@ -4,7 +4,10 @@ from django.contrib import admin
 from django.db import models
 from django.http import HttpRequest
 
+from . import backend_admin
 from .models import Event, Sandbox, Terminal
+
+__all__ = ["backend_admin"]
 
 
 class ReadOnly(admin.ModelAdmin):  # type: ignore[type-arg]

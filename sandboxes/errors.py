@@ -71,3 +71,9 @@ class TimedOut(SandboxError):
     """The command ran longer than it was allowed to."""
 
     status = 504
+
+
+class Unsupported(SandboxError):
+    """The backend does not have this call at all."""
+
+    status = 501

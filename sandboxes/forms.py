@@ -8,6 +8,7 @@ from django.conf import settings
 
 from .actions import CreateRequest
 from .models import Sandbox
+from .offers import Offers
 
 NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 MAX_LINES = 100
@@ -97,19 +98,21 @@ class NewSandbox(forms.Form):
     def __init__(
         self,
         *args: Any,
-        templates: list[str],
-        backends: list[tuple[str, str]],
+        offers: Offers,
         **kwargs: Any,
     ) -> None:
         """Offer what the backends have."""
         super().__init__(*args, **kwargs)
+        self.offers = offers
         longest = settings.MAX_LIFETIME_S
         lifetimes = [pair for pair in LIFETIMES if pair[0] <= longest]
         default = settings.DEFAULT_TIMEOUT_S
         if default not in dict(lifetimes):
             lifetimes.insert(0, (default, f"{default // 60} min"))
-        self._offer("template", [(one, one) for one in templates], templates[0])
-        self._offer("backend", backends, settings.DEFAULT_BACKEND)
+        names = offers.templates
+        self._offer("template", [(one, one) for one in names], names[0])
+        backends = [(one.name, one.title) for one in offers.backends]
+        self._offer("backend", backends, offers.default)
         self._offer("timeout_s", lifetimes, default)
 
     def _offer(self, name: str, choices: list[Any], initial: object) -> None:
@@ -125,6 +128,15 @@ class NewSandbox(forms.Form):
     def clean_metadata(self) -> dict[str, str]:
         """The labels by name."""
         return _lines(self.cleaned_data["metadata"], names=None)
+
+    def clean(self) -> dict[str, Any]:
+        """Refuse a template that its backend does not have."""
+        data: dict[str, Any] = super().clean() or self.cleaned_data
+        template = data.get("template", "")
+        if template and not self.offers.has(data.get("backend", ""), template):
+            places = ", ".join(self.offers.places(template))
+            self.add_error("template", f"{template} is only at {places}. Choose that.")
+        return data
 
     def request(self) -> CreateRequest:
         """What `actions.create` takes."""

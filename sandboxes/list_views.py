@@ -18,7 +18,7 @@ from kode_web.teams import access
 from kode_web.teams.access import May
 from kode_web.teams.models import User
 
-from . import actions
+from . import actions, gateway
 from .errors import Invalid, SandboxError
 from .models import ALIVE, HOLDING, Sandbox, State
 from .views import percent_left, user_of
@@ -53,6 +53,7 @@ class Filter:
     label: str
     template: str
     owner: str
+    backend: str
     sort: str
 
     @classmethod
@@ -69,13 +70,14 @@ class Filter:
             label=get("label"),
             template=get("template"),
             owner="me" if request.GET.get("mine") else get("owner"),
+            backend=get("backend"),
             sort=sort if sort.removeprefix("-") in SORTS else USUAL_SORT,
         )
 
     @property
     def is_narrow(self) -> bool:
         """Whether it leaves anything out beside the state."""
-        return bool(self.text or self.label or self.template or self.owner)
+        return any((self.text, self.label, self.template, self.owner, self.backend))
 
     def rows(self, seen: QuerySet[Sandbox], user: User) -> QuerySet[Sandbox]:
         """Those that fit, whatever their state."""
@@ -84,6 +86,8 @@ class Filter:
             seen = seen.filter(Q(name__icontains=self.text) | same)
         if self.template:
             seen = seen.filter(template=self.template)
+        if self.backend:
+            seen = seen.filter(backend=self.backend)
         if self.owner == "me":
             seen = seen.filter(owner=user)
         elif self.owner:
@@ -136,8 +140,27 @@ def index(request: HttpRequest) -> HttpResponse:
         "filter": wanted,
         "heads": {name: wanted.turned(name) for name in SORTS},
         "mine": wanted.owner == "me",
+        "backends": titles_for(user, wanted.backend),
     }
     return page(request, "sandboxes/list.html", "rows", context)
+
+
+def titles_for(user: User, chosen: str) -> dict[str, str]:
+    """The backends to filter by, name and title; empty when there is but one.
+
+    Those that the person's teams may use, those that ended ones were at, and the
+    one chosen.
+    """
+    every = gateway.backends()
+    teams = set(user.memberships.values_list("team_id", flat=True))
+    found = {n: b.title for n, b in every.items() if b.team_id in (None, *teams)}
+    for name in (
+        access.visible(user, Sandbox).values_list("backend", flat=True).distinct()
+    ):
+        found.setdefault(name, every[name].title if name in every else name)
+    if chosen:
+        found.setdefault(chosen, chosen)
+    return found if len(found) > 1 else {}
 
 
 def with_rights(user: User, rows: list[Sandbox]) -> list[tuple[Sandbox, bool, int]]:

@@ -178,11 +178,9 @@ def _alarm() -> None:
 
 def _kill_orphans(name: str, machines: Machines) -> None:
     """End machines of ours that no row wants."""
-    wanted = set(
-        Sandbox.objects.filter(backend=name, state__in=ALIVE).values_list(
-            "op_id", flat=True
-        )
-    )
+    # Of all backends: two of them may be one account, and list each other's.
+    alive = Sandbox.objects.filter(state__in=ALIVE)
+    wanted = set(alive.values_list("op_id", flat=True))
     orphans = {
         machine.sandbox_id
         for machine in machines.values()

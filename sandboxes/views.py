@@ -15,9 +15,8 @@ from kode_web.teams import access
 from kode_web.teams.access import May
 from kode_web.teams.models import User, new_code
 
-from . import actions, connecting, files, gateway, recordings, shells
+from . import actions, connecting, files, gateway, offers, recordings, shells
 from . import ports as sandbox_ports
-from .errors import SandboxError
 from .forms import NewSandbox, Settings
 from .models import Sandbox, State
 
@@ -45,7 +44,8 @@ def frame(request: HttpRequest, sandbox: Sandbox, tab: str) -> dict[str, Any]:
         "seconds_left": sandbox.seconds_left,
         "total_s": _total_s(sandbox),
         "percent_left": percent_left(sandbox),
-        "is_local": sandbox.backend == "local",
+        "backend": (backend := gateway.backends().get(sandbox.backend)),
+        "is_local": backend.is_local if backend else sandbox.backend == "local",
         "workdir": files.clean(sandbox, ""),
         "has_recordings": recordings.exist(sandbox),
     }
@@ -78,12 +78,11 @@ def new(request: HttpRequest) -> HttpResponse:
     """Make a sandbox with settings of its own, and open a terminal in it."""
     user = user_of(request)
     posted = request.POST if request.method == "POST" else None
-    team = access.team_for(user, request.POST.get("team"), create=True)
-    backends = [(one.name, one.title) for one in gateway.backends().values()]
+    wanted = request.POST.get("team") or request.GET.get("team")
+    team = access.team_for(user, wanted, create=True)
     form = NewSandbox(
         posted,
-        templates=_template_names(),
-        backends=backends,
+        offers=offers.of_team(team),
         # A link may fill the form in; only a person sends it.
         initial={"template": "base"} | request.GET.dict(),
     )
@@ -91,7 +90,7 @@ def new(request: HttpRequest) -> HttpResponse:
         context = {
             "form": form,
             "team": team,
-            "teams": user.teams.all(),
+            "teams": access.teams_to_create_in(user),
             "key": _key(request),
             "running": Sandbox.objects.filter(team=team).holding().count(),
             "limit": conf.MAX_RUNNING_SANDBOXES,
@@ -121,16 +120,6 @@ def with_terminal(user: User, sandbox: Sandbox) -> HttpResponse:
     if not sandbox.terminals.exists():
         shells.create_row(sandbox, user)
     return redirect("sandboxes:detail", sandbox.code)
-
-
-def _template_names() -> list[str]:
-    """What can be built from now; `base` even when the backend is silent."""
-    try:
-        rows = gateway.templates(conf.DEFAULT_BACKEND)
-    except SandboxError:
-        return ["base"]
-    names = [str((row.get("aliases") or [row.get("templateID")])[0]) for row in rows]
-    return sorted(set(names) | {"base"}, key=lambda name: (name != "base", name))
 
 
 @login_required

@@ -23,6 +23,12 @@ __all__ = ["postgres", "redis"]
 READY_S = 60
 
 
+@pytest.fixture(autouse=True)
+def _no_rows_of_the_last_test() -> None:
+    """Backends are remembered for a moment; the database is another one now."""
+    gateway.forget_rows()
+
+
 @dataclass
 class House:
     """One team with alice (admin), bob (member) and victor (viewer); charlie is a

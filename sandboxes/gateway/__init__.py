@@ -13,9 +13,20 @@ The SDK takes half a second to import, so it is imported at the first call.
     storage.py     files
     snapshots.py   snapshots
     usage.py       what machines use
+    trial.py       a backend tried out before it is one
 """
 
-from .backends import Backend, Breaker, backend, backends, breaker, translate
+from .backends import (
+    Backend,
+    Breaker,
+    backend,
+    backends,
+    backends_of,
+    breaker,
+    choose,
+    forget_rows,
+    translate,
+)
 from .boxes import Target, box, forget, open_box, target
 from .commands import (
     USER,
@@ -58,6 +69,7 @@ from .storage import (
     watch,
     write_file,
 )
+from .trial import try_out
 from .usage import Sample, metrics
 
 __all__ = [
@@ -75,14 +87,17 @@ __all__ = [
     "Watch",
     "backend",
     "backends",
+    "backends_of",
     "box",
     "breaker",
     "build_base",
+    "choose",
     "create",
     "delete_snapshot",
     "download",
     "find_snapshot",
     "forget",
+    "forget_rows",
     "info",
     "kill",
     "kill_process",
@@ -108,6 +123,7 @@ __all__ = [
     "target",
     "templates",
     "translate",
+    "try_out",
     "upload",
     "watch",
     "write_file",

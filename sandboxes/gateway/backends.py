@@ -11,13 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.db.models import F
+from django.db.models.signals import post_delete, post_save
 
+from kode_web.teams.models import Team
 from sandboxes import errors
+from sandboxes.models import BackendRow
 
 logger = logging.getLogger(__name__)
 # A page never waits longer than this for a backend's answer.
 # The SDK takes up to twice as long.
 REQUEST_TIMEOUT_S = 3.0
+# A change of the rows is seen by every process within this.
+ROWS_AGE_S = 2.0
 # A backend that failed this often within the window is left alone for a while.
 FAILURES, WINDOW_S, COOL_S = 5, 30.0, 10.0
 # Each open terminal and command holds a connection; the SDK's own limit is 200, and
@@ -27,15 +34,46 @@ os.environ.setdefault("E2B_MAX_CONNECTIONS", "4000")
 
 @dataclass(frozen=True)
 class Backend:
-    """Where a backend is and how to sign in there."""
+    """Where a backend is and how to sign in there.
+
+    `team_id` is that of the only team that may use it. One that is not enabled
+    gets no new sandboxes; those that it has are followed as ever.
+    """
 
     name: str
     title: str
     options: dict[str, str] = field(repr=False)
+    kind: BackendRow.Kind = BackendRow.Kind.E2B
+    team_id: int | None = None
+    is_enabled: bool = True
+
+    @property
+    def is_local(self) -> bool:
+        """Whether its sandboxes share the kernel of one machine."""
+        return self.kind == BackendRow.Kind.LOCAL
+
+    @classmethod
+    def of(cls, row: BackendRow) -> "Backend":
+        """The backend that a row describes, saved or not."""
+        given = {"api_key": str(row.api_key), "domain": row.domain}
+        # Said always: else the SDK reads the environment, which is the settings'.
+        given["api_url"] = row.api_url or f"https://api.{row.domain}"
+        given["sandbox_url"] = row.sandbox_url
+        options = {name: value for name, value in given.items() if value}
+        kind = BackendRow.Kind(row.kind)
+        return cls(row.name, str(row), options, kind, row.team_id, row.is_enabled)
 
 
 def backends() -> dict[str, Backend]:
-    """The backends that the settings name, by name."""
+    """All backends by name: those of the settings, then the rows with a key.
+
+    Reads the database now and then: not for an event loop.
+    """
+    return _set_up() | _stored()
+
+
+def _set_up() -> dict[str, Backend]:
+    """Those that the settings name."""
     found = {}
     if settings.RUNTIME_URL:
         options = {
@@ -43,22 +81,92 @@ def backends() -> dict[str, Backend]:
             "api_url": settings.RUNTIME_URL,
             "sandbox_url": settings.RUNTIME_URL,
         }
-        found["local"] = Backend("local", "This machine", options)
+        kind = BackendRow.Kind.LOCAL
+        found["local"] = Backend("local", "This machine", options, kind)
     if settings.E2B_API_KEY:
         options = {"api_key": settings.E2B_API_KEY, "domain": settings.E2B_DOMAIN}
         found["e2b"] = Backend("e2b", settings.E2B_DOMAIN, options)
     return found
 
 
+_rows: tuple[float, dict[str, Backend]] | None = None
+
+
+def _stored() -> dict[str, Backend]:
+    """The rows, as they were up to ROWS_AGE_S ago: other processes change them."""
+    global _rows
+    known = _rows
+    if known is not None and time.monotonic() - known[0] < ROWS_AGE_S:
+        return known[1]
+    found = {row.name: Backend.of(row) for row in _readable() if row.api_key}
+    _rows = (time.monotonic(), found)
+    return found
+
+
+def _readable() -> list[BackendRow]:
+    """The rows whose key can be decrypted; the others are logged."""
+    rows = BackendRow.objects.order_by(F("team_id").asc(nulls_first=True), "name")
+    try:
+        return list(rows)
+    except ImproperlyConfigured:
+        return [row for pk in rows.values_list("pk", flat=True) if (row := _row(pk))]
+
+
+def _row(pk: int) -> BackendRow | None:
+    try:
+        return BackendRow.objects.filter(pk=pk).first()
+    except ImproperlyConfigured as error:
+        logger.error("backend %s cannot be used: %s", pk, error)
+        return None
+
+
+def forget_rows(**_: object) -> None:
+    """Read the rows anew at the next use."""
+    global _rows
+    _rows = None
+
+
+post_save.connect(forget_rows, BackendRow, dispatch_uid="gateway.saved")
+post_delete.connect(forget_rows, BackendRow, dispatch_uid="gateway.deleted")
+
+
 def backend(name: str) -> Backend:
     """The backend of that name. Raises Unreachable when it is not set up."""
-    found = backends().get(name)
+    # Those of the settings without a look into the database.
+    found = _set_up().get(name) or _stored().get(name)
     if found is None:
         raise errors.Unreachable(
             "No backend for sandboxes is set up. Start with ./kode up, or set "
             "E2B_API_KEY; ./kode doctor tells what is missing."
         )
     return found
+
+
+def backends_of(team: Team) -> dict[str, Backend]:
+    """Those that the team may make sandboxes at: everybody's, and its own."""
+    return {
+        name: one
+        for name, one in backends().items()
+        if one.is_enabled and one.team_id in (None, team.pk)
+    }
+
+
+def choose(team: Team, name: str = "") -> Backend:
+    """The backend for a new sandbox of the team; the usual one without a name.
+
+    Raises Unreachable when there is none at all, Invalid for another team's or
+    one that does not exist, NotReady for one that is switched off.
+    """
+    usable = backends_of(team)
+    if name in usable:
+        return usable[name]
+    if name:
+        known = backends().get(name)
+        if known is not None and known.team_id in (None, team.pk):
+            raise errors.NotReady(f"{known.title} takes no new sandboxes now.")
+        raise errors.Invalid("There is no such backend. Choose another.")
+    usual = usable.get(settings.DEFAULT_BACKEND) or next(iter(usable.values()), None)
+    return usual or backend("")
 
 
 def _runtime_key() -> str:
@@ -159,6 +267,8 @@ def _by_status(error: Exception) -> errors.SandboxError:
     status = getattr(error, "status_code", None) or 0
     if status == 409:
         return errors.NotReady(str(error))
+    if status == 501:
+        return errors.Unsupported("The backend does not have this call.")
     if 400 <= status < 500:
         return errors.Invalid(str(error))
     if isinstance(error, e2b.SandboxException) and not status:

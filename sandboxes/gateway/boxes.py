@@ -3,7 +3,7 @@
 import asyncio
 from collections import OrderedDict
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
 from channels.db import database_sync_to_async
@@ -49,10 +49,15 @@ def _check_running(sandbox: Sandbox) -> None:
         raise errors.NotReady(f"This sandbox is {sandbox.state}, not running.")
 
 
-def _reread(sandbox: Sandbox) -> None:
-    """Catch up with the row: it may have been extended, paused or resumed since."""
-    sandbox.refresh_from_db(fields=["state", "sandbox_id", "ends_at"])
-    _check_running(sandbox)
+def _reread(sandbox: Sandbox) -> dict[str, Any]:
+    """Catch up with the row: it may have been extended, paused or resumed since.
+
+    Gives the options of its backend. A probe's machine has no row.
+    """
+    if sandbox.pk is not None:
+        sandbox.refresh_from_db(fields=["state", "sandbox_id", "ends_at"])
+        _check_running(sandbox)
+    return options(sandbox.backend)
 
 
 def box(sandbox: Sandbox) -> "e2b.Sandbox":
@@ -62,12 +67,10 @@ def box(sandbox: Sandbox) -> "e2b.Sandbox":
     _check_running(sandbox)
     if known := _sync_boxes.get(sandbox.sandbox_id):
         return known
-    _reread(sandbox)
+    known_options = _reread(sandbox)
     with calling(sandbox.backend, control=True):
         connected = e2b.Sandbox.connect(
-            sandbox.sandbox_id,
-            timeout=_seconds_left(sandbox),
-            **options(sandbox.backend),
+            sandbox.sandbox_id, timeout=_seconds_left(sandbox), **known_options
         )
     _keep(_sync_boxes, sandbox.sandbox_id, connected)
     return connected
@@ -81,12 +84,10 @@ async def open_box(sandbox: Sandbox) -> "e2b.AsyncSandbox":
     boxes = _boxes.setdefault(asyncio.get_running_loop(), OrderedDict())
     if known := boxes.get(sandbox.sandbox_id):
         return known
-    await database_sync_to_async(_reread)(sandbox)
+    known_options = await database_sync_to_async(_reread)(sandbox)
     with calling(sandbox.backend, control=True):
         connected = await e2b.AsyncSandbox.connect(
-            sandbox.sandbox_id,
-            timeout=_seconds_left(sandbox),
-            **options(sandbox.backend),
+            sandbox.sandbox_id, timeout=_seconds_left(sandbox), **known_options
         )
     _keep(boxes, sandbox.sandbox_id, connected)
     return connected

@@ -193,6 +193,10 @@ def _rest(
         )
         if response.status_code in (401, 403):
             raise errors.Refused("The backend refuses our API key.")
+        if response.status_code == 501:
+            raise errors.Unsupported("The backend does not have this call.")
+        if response.status_code == 404:
+            raise errors.NotFound(f"{path} answered 404.")
         if response.status_code >= 500:
             response.raise_for_status()
         if response.status_code >= 300:

@@ -1,5 +1,6 @@
 """The tables of sandboxes."""
 
+from .backend import BackendRow, Probe
 from .command import Command, CommandOutput
 from .link import DownloadLink
 from .sandbox import ALIVE, HOLDING, Event, Sandbox, SandboxRows, Snapshot, State
@@ -8,10 +9,12 @@ from .terminal import Recording, RecordingPart, Terminal, TerminalOutput
 __all__ = [
     "ALIVE",
     "HOLDING",
+    "BackendRow",
     "Command",
     "CommandOutput",
     "DownloadLink",
     "Event",
+    "Probe",
     "Recording",
     "RecordingPart",
     "Sandbox",

@@ -84,6 +84,12 @@ def sentence(event: Event) -> str:
 
 
 @register.filter
+def among(name: str, titles: dict[str, str]) -> str:
+    """The title of that name; the name where none is known."""
+    return titles.get(name, name)
+
+
+@register.filter
 def details(event: Event) -> str:
     """The rest of it: names and numbers of the event."""
     data = event.data

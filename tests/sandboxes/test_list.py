@@ -101,7 +101,7 @@ def test_the_number_of_queries_does_not_grow(house) -> None:
         with CaptureQueriesContext(connection) as queries:
             assert get(house.bob).status_code == 200
         counts.append(len(queries))
-    assert counts[0] == counts[1]
+    assert counts[1] <= counts[0]
 
 
 def post(person, **data):

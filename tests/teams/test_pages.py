@@ -160,7 +160,7 @@ def test_an_error_of_ours_keeps_its_trace_to_itself(
     def broken(*_: object) -> None:
         raise ValueError("the secret is 12345")
 
-    monkeypatch.setattr("kode_web.home_views.gateway.backends", broken)
+    monkeypatch.setattr("kode_web.home_views.gateway.backends_of", broken)
     client = browser(house.bob, raise_request_exception=False)
     answer = client.get("/templates/")
     assert answer.status_code == 500
