@@ -119,6 +119,8 @@ def _pages(user: User) -> list[Hit]:
         Hit("Teams", reverse("teams:list"), "team"),
         Hit("Your account, password, second factor, theme", reverse("me"), "user"),
     ]
+    if user.is_superuser:
+        pages.append(Hit("Backends", reverse("sandboxes:backends"), "template"))
     if user.is_staff:
         pages.append(Hit("Administration", reverse("admin:index"), "settings"))
     return pages

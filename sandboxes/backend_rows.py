@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from typing import Any
 
 from django.conf import settings
 from django.core.exceptions import PermissionDenied, ValidationError
@@ -36,6 +37,11 @@ def may_keep(user: User, team_id: int | None) -> bool:
     return team_id is not None and access.role_in(user, team_id) in KEEPERS
 
 
+def may_set_key(user: User, team: Team) -> bool:
+    """Whether the person keeps the keys of the team's own accounts."""
+    return access.role_in(user, team.pk) in KEEPERS
+
+
 def kept_by(user: User) -> list[Backend]:
     """The backends that the person keeps."""
     return [one for one in gateway.backends().values() if may_keep(user, one.team_id)]
@@ -52,6 +58,13 @@ def get(user: User, name: str) -> Backend:
 def of_team(team: Team) -> list[BackendRow]:
     """The team's own accounts, also those that still lack a key."""
     return list(BackendRow.objects.filter(team=team).select_related("key_by"))
+
+
+def section(team: Team) -> dict[str, Any]:
+    """What the section of the team's page shows of its accounts."""
+    rows = of_team(team)
+    has_own = any(row.name == own_name(team) for row in rows)
+    return {"rows": rows, "slug": team.slug, "can_add": bool(rows) and not has_own}
 
 
 def clean_key(text: str) -> str:
@@ -88,7 +101,7 @@ def set_key(
     `name` is that of one of the team's backends; without one it is its account at
     E2B. Raises Refused, Invalid, NotReady, and Unreachable unless `is_sure`.
     """
-    if access.role_in(user, team.pk) not in KEEPERS:
+    if not may_set_key(user, team):
         raise PermissionDenied("Only an administrator of the team changes its keys.")
     row = _row(team, name)
     row.api_key = clean_key(text)
@@ -132,7 +145,7 @@ def sign(row: BackendRow, user: User) -> None:
 
 def remove_key(user: User, team: Team, name: str) -> None:
     """Take the team's key out again. Raises NotReady while it is used, Http404."""
-    if access.role_in(user, team.pk) not in KEEPERS:
+    if not may_set_key(user, team):
         raise PermissionDenied("Only an administrator of the team changes its keys.")
     row = BackendRow.objects.filter(team=team, name=name).first()
     if row is None:

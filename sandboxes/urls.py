@@ -4,6 +4,7 @@ from django.urls import path
 
 from . import (
     activity_views,
+    backend_views,
     edit_views,
     exec_views,
     file_views,
@@ -24,6 +25,10 @@ urlpatterns = [
     path("new/", views.new, name="new"),
     path("connect/", views.connect, name="connect"),
     path("links/<str:key>/", link_views.use, name="link"),
+    path("backends/", backend_views.index, name="backends"),
+    path("backends/teams/<slug:slug>/", backend_views.own, name="own_backend"),
+    path("backends/<slug:name>/", backend_views.detail, name="backend"),
+    path("backends/<slug:name>/probe/", backend_views.probe, name="probe"),
     path("<str:code>/", views.detail, name="detail"),
     path("<str:code>/files/", file_views.show, name="files"),
     path("<str:code>/files/<path:path>", file_views.show, name="file"),

@@ -32,6 +32,12 @@ def upload(sandbox: Sandbox, path: str, content: IO[bytes]) -> None:
         box(sandbox).files.write(path, content)
 
 
+def names(sandbox: Sandbox, path: str) -> list[str]:
+    """What a folder holds, by the backend's own call. Raises NotFound."""
+    with calling(sandbox.backend):
+        return sorted(entry.name for entry in box(sandbox).files.list(path))
+
+
 def make_dir(sandbox: Sandbox, path: str) -> bool:
     """Make a folder and those above; False when it is there."""
     with calling(sandbox.backend):

@@ -5,7 +5,7 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 
 from kode_web.teams.templatetags.house import size
-from sandboxes.models import Event
+from sandboxes.models import Event, Probe
 
 register = template.Library()
 # States whose word or sign is not their name.
@@ -26,6 +26,15 @@ ICONS = {
     "port": "port",
     "file": "file",
     "agent": "agent",
+}
+# How a step of a probe ended -> its sign and its word.
+PROBED = {
+    "ok": ("running", "works"),
+    "failed": ("error", "failed"),
+    "unsupported": ("idle", "not there"),
+    "skipped": ("idle", "skipped"),
+    "running": ("working", "trying"),
+    "waiting": ("idle", "to come"),
 }
 SENTENCES = {
     "sandbox.created": "asked for this sandbox",
@@ -87,6 +96,24 @@ def sentence(event: Event) -> str:
 def among(name: str, titles: dict[str, str]) -> str:
     """The title of that name; the name where none is known."""
     return titles.get(name, name)
+
+
+@register.filter
+def count_of(probe: Probe, state: str) -> int:
+    """How many steps of a probe ended so."""
+    return probe.count(state)
+
+
+@register.filter
+def probe_sign(state: str) -> str:
+    """The sign of a step of a probe."""
+    return PROBED.get(state, ("idle", state))[0]
+
+
+@register.filter
+def probe_words(state: str) -> str:
+    """The same in words."""
+    return PROBED.get(state, ("idle", state))[1]
 
 
 @register.filter
