@@ -143,7 +143,10 @@ def stage(sandbox: Sandbox) -> str:
 
 
 def extend(user: User, sandbox: Sandbox, seconds: int) -> None:
-    """Let it live `seconds` longer, up to `latest_end`. Raises NotReady, Invalid."""
+    """Let it live `seconds` longer, up to `latest_end`. Raises NotReady, Invalid.
+
+    May return before the backend has said so.
+    """
     if seconds <= 0:
         raise Invalid("Extending takes a number of seconds above 0.")
     sandbox.refresh_from_db()
@@ -153,10 +156,8 @@ def extend(user: User, sandbox: Sandbox, seconds: int) -> None:
     added_s = round((end_at - sandbox.ends_at).total_seconds())
     if added_s <= 0:
         raise NotReady("It has its longest lifetime already.")
-    gateway.set_timeout(sandbox, int((end_at - timezone.now()).total_seconds()))
-    Sandbox.objects.filter(pk=sandbox.pk, state=State.RUNNING).update(ends_at=end_at)
-    record(sandbox, "sandbox.extended", actor=user, seconds=added_s)
-    announce(sandbox)
+    soon(partial(steps.extend, user, end_at, added_s), sandbox)
+    sandbox.refresh_from_db()
 
 
 def pause(user: User | None, sandbox: Sandbox) -> None:

@@ -52,6 +52,7 @@ class Busy(SandboxError):
 
     status = 429
     retry = True
+    wait_s = 0.0  # how long it asks to be left alone, 0 when it does not say
 
 
 class Refused(SandboxError):

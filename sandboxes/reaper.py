@@ -1,22 +1,24 @@
 """Keeps rows and machines in step: finishes what a crash left, frees what is over.
 
-`run_once` is safe to run at any time, in any number of processes: each change is
-a compare-and-set. It never touches a machine of another instance, and does
-nothing at all when the backend's list cannot be had.
+`run_once` is safe to run at any time, in any number of processes: one has the lease,
+and each change is a compare-and-set. It never touches a machine of another instance,
+and does nothing at all when the backend's list cannot be had.
 """
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import timedelta
+from uuid import uuid4
 
 from django.conf import settings
 from django.db import close_old_connections
 from django.utils import timezone
 
-from . import exec, gateway, keepalive, snapshots, steps
+from . import exec, gateway, keepalive, leases, snapshots, steps
 from .errors import Gone, SandboxError
-from .models import ALIVE, Event, Sandbox, State
+from .models import ALIVE, Event, Orphan, Sandbox, State
 
 logger = logging.getLogger(__name__)
 # A create call ends within this, one way or the other.
@@ -27,28 +29,47 @@ STUCK = timedelta(seconds=30)
 UNCLEAR = timedelta(seconds=20)
 # Someone should look at a machine that cannot be ended for so long.
 ALARM = timedelta(minutes=5)
-# Machines without a row: killed when seen twice and old enough, a few at a time.
+# Machines without a row, and rows without a machine: ended when seen twice, the
+# machines when old enough too, and a few in a round, whatever a backend may say.
 ORPHAN_AGE = timedelta(seconds=120)
-MAX_ORPHANS = 5
-_seen_once: dict[str, set[str]] = {}
+MAX_ENDED, MAX_ENDED_SHARE = 5, 0.2
+TASK, HOLDER = "reaper", uuid4().hex
+LEASE = timedelta(seconds=60)
 
 type Machines = dict[str, gateway.Machine]
 
 
+@dataclass
+class Round:
+    """What a backend has, and how many rows may still be ended for what it lacks."""
+
+    backend: str
+    machines: Machines
+    budget: int
+
+
 def run_once() -> None:
-    """One round over all rows and backends."""
+    """One round over all rows and backends; none while another process does it."""
+    if not leases.hold(TASK, HOLDER, LEASE):
+        return
     _alarm()
     exec.recover()
     snapshots.recover()
     for name in gateway.backends():
+        if not leases.hold(TASK, HOLDER, LEASE):
+            return
         try:
             machines = {m.sandbox_id: m for m in gateway.machines(name)}
         except SandboxError as error:
+            # A list that failed, or broke off, says nothing about anything.
             logger.info("backend %s: %s", name, error)
             continue
-        for sandbox in Sandbox.objects.filter(backend=name, state__in=ALIVE):
-            _follow(sandbox, machines)
-        _kill_orphans(name, machines)
+        rows = list(Sandbox.objects.filter(backend=name, state__in=ALIVE))
+        budget = max(MAX_ENDED, int(len(rows) * MAX_ENDED_SHARE))
+        this = Round(name, machines, budget)
+        for sandbox in rows:
+            _follow(sandbox, this)
+        _kill_orphans(this)
     keepalive.run_once()
 
 
@@ -64,14 +85,15 @@ def run_forever(stop: Callable[[], bool], every_s: float = 5.0) -> None:
         until = time.monotonic() + every_s
         while not stop() and time.monotonic() < until:
             time.sleep(0.2)
+    leases.release(TASK, HOLDER)
 
 
-def _follow(sandbox: Sandbox, machines: Machines) -> None:
+def _follow(sandbox: Sandbox, this: Round) -> None:
     """Bring one row in step with its machine."""
-    machine = machines.get(sandbox.sandbox_id) or next(
+    machine = this.machines.get(sandbox.sandbox_id) or next(
         (
             m
-            for m in machines.values()
+            for m in this.machines.values()
             if m.metadata.get(gateway.OP_KEY) == sandbox.op_id
         ),
         None,
@@ -84,9 +106,9 @@ def _follow(sandbox: Sandbox, machines: Machines) -> None:
                 if _age(sandbox) > STUCK:
                     steps.finish(sandbox)
             case State.RUNNING | State.PAUSED:
-                _settled(sandbox, machine)
+                _settled(sandbox, machine, this)
             case State.PAUSING | State.RESUMING:
-                _moving(sandbox, machine)
+                _moving(sandbox, machine, this)
     except SandboxError as error:
         logger.warning("sandbox %s: %s", sandbox.code, error)
 
@@ -102,16 +124,43 @@ def _creating(sandbox: Sandbox, machine: gateway.Machine | None) -> None:
         steps.fail(sandbox, sandbox.error or "The backend never made it.")
 
 
-def _settled(sandbox: Sandbox, machine: gateway.Machine | None) -> None:
+def _asked(sandbox: Sandbox, this: Round) -> gateway.Machine | None:
+    """The machine by a question about it alone; None when it is not there.
+
+    The list may be cut, or older than the row. A machine that is missed for the
+    first time is asked for again in the next round, unless its time was over.
+    """
+    try:
+        return gateway.info(sandbox)
+    except Gone:
+        pass
+    if sandbox.missed_at is None and not _is_over(sandbox):
+        logger.warning("sandbox %s is missing at %s", sandbox.code, this.backend)
+        Sandbox.objects.filter(pk=sandbox.pk).update(missed_at=timezone.now())
+    elif this.budget > 0 or _is_over(sandbox):
+        this.budget -= 1
+        is_over = _is_over(sandbox)
+        steps.end(
+            sandbox,
+            reason="Its time was over." if is_over else "The backend no longer has it.",
+        )
+    return None
+
+
+def _is_over(sandbox: Sandbox) -> bool:
+    """Whether its machine was to end by itself by now."""
+    if sandbox.pauses_at_end or sandbox.ends_at is None:
+        return False
+    return sandbox.ends_at <= timezone.now() + timedelta(seconds=5)
+
+
+def _settled(sandbox: Sandbox, machine: gateway.Machine | None, this: Round) -> None:
     """Follow what the machine did by itself."""
+    machine = machine or _asked(sandbox, this)
     if machine is None:
-        # The list may be cut, or older than the row: only an answer about this
-        # very machine ends it.
-        try:
-            machine = gateway.info(sandbox)
-        except Gone:
-            steps.end(sandbox, reason=_why_gone(sandbox))
-            return
+        return
+    if sandbox.missed_at is not None:
+        Sandbox.objects.filter(pk=sandbox.pk).update(missed_at=None)
     fields = {"ends_at": machine.ends_at}
     if machine.state == "paused" and sandbox.state == State.RUNNING:
         gateway.forget(sandbox)
@@ -135,22 +184,13 @@ def _settled(sandbox: Sandbox, machine: gateway.Machine | None) -> None:
         Sandbox.objects.filter(pk=sandbox.pk, state=State.RUNNING).update(**fields)
 
 
-def _why_gone(sandbox: Sandbox) -> str:
-    if sandbox.ends_at and sandbox.ends_at <= timezone.now() + timedelta(seconds=5):
-        return "Its time was over."
-    return "The backend no longer has it."
-
-
-def _moving(sandbox: Sandbox, machine: gateway.Machine | None) -> None:
+def _moving(sandbox: Sandbox, machine: gateway.Machine | None, this: Round) -> None:
     """Settle a pause or a resume that no process works on any more."""
     if _age(sandbox) < (GRACE if sandbox.state == State.RESUMING else STUCK):
         return
+    machine = machine or _asked(sandbox, this)
     if machine is None:
-        try:
-            machine = gateway.info(sandbox)
-        except Gone:
-            steps.end(sandbox, reason="The backend no longer has it.")
-            return
+        return
     is_paused = machine.state == "paused"
     steps.step(
         sandbox,
@@ -176,25 +216,36 @@ def _alarm() -> None:
         Event.objects.create(sandbox=sandbox, kind="sandbox.stuck")
 
 
-def _kill_orphans(name: str, machines: Machines) -> None:
-    """End machines of ours that no row wants."""
+def orphans(machines: Iterable[gateway.Machine]) -> list[gateway.Machine]:
+    """Those of ours that no row wants, once they are old enough to have one."""
     # Of all backends: two of them may be one account, and list each other's.
     alive = Sandbox.objects.filter(state__in=ALIVE)
     wanted = set(alive.values_list("op_id", flat=True))
-    orphans = {
-        machine.sandbox_id
-        for machine in machines.values()
+    return [
+        machine
+        for machine in machines
         if _is_ours(machine)
         and machine.metadata[gateway.OP_KEY] not in wanted
         and timezone.now() - machine.started_at > ORPHAN_AGE
-    }
-    for sandbox_id in sorted(orphans & _seen_once.get(name, set()))[:MAX_ORPHANS]:
-        logger.warning("backend %s: killing orphan %s", name, sandbox_id)
+    ]
+
+
+def _kill_orphans(this: Round) -> None:
+    """End machines of ours that no row wanted in the round before either."""
+    found = {m.sandbox_id for m in orphans(this.machines.values())}
+    sightings = Orphan.objects.filter(backend=this.backend)
+    sightings.exclude(sandbox_id__in=found).delete()
+    known = set(sightings.values_list("sandbox_id", flat=True))
+    for sandbox_id in sorted(found & known)[:MAX_ENDED]:
+        logger.warning("backend %s: killing orphan %s", this.backend, sandbox_id)
         try:
-            gateway.kill(Sandbox(backend=name, sandbox_id=sandbox_id))
+            gateway.kill(Sandbox(backend=this.backend, sandbox_id=sandbox_id))
         except SandboxError as error:
             logger.warning("orphan %s: %s", sandbox_id, error)
-    _seen_once[name] = orphans
+    Orphan.objects.bulk_create(
+        [Orphan(backend=this.backend, sandbox_id=one) for one in sorted(found - known)],
+        ignore_conflicts=True,
+    )
 
 
 def _is_ours(machine: gateway.Machine) -> bool:

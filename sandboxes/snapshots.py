@@ -6,7 +6,9 @@ the backend is asked, so that a crash leaves nothing that is not found again.
 
 import logging
 import threading
+from collections.abc import Callable
 from datetime import timedelta
+from functools import partial
 
 from django.db import connection
 from django.db.models import QuerySet
@@ -31,7 +33,7 @@ LATE = timedelta(seconds=120)
 def take(user: User, sandbox: Sandbox, name: str) -> Snapshot:
     """Keep the files of a running sandbox. The row may still be `making`."""
     row = _row(user, sandbox, name)
-    _soon(row)
+    _soon(partial(_make, row.pk))
     row.refresh_from_db()
     return row
 
@@ -53,20 +55,32 @@ def _row(user: User, sandbox: Sandbox, name: str) -> Snapshot:
     )
 
 
-def _soon(row: Snapshot) -> None:
-    """Make it in a thread, and wait for a moment at most."""
+def _make(pk: int) -> None:
+    row = Snapshot.objects.get(pk=pk)
+    try:
+        steps.snapshot(row)
+    except SandboxError as error:
+        # Its row says so.
+        logger.info("snapshot %s: %s", row.code, error)
 
-    def make() -> None:
+
+def _soon(call: Callable[[], None]) -> None:
+    """Call it in a thread, and wait for a moment at most; raises what it raises."""
+    failed: list[SandboxError] = []
+
+    def work() -> None:
         try:
-            steps.snapshot(Snapshot.objects.get(pk=row.pk))
+            call()
         except SandboxError as error:
-            logger.info("snapshot %s: %s", row.code, error)
+            failed.append(error)
         finally:
             connection.close()
 
-    thread = threading.Thread(target=make, daemon=True)
+    thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(steps.PATIENCE_S)
+    if failed:
+        raise failed[0]
 
 
 def fork(user: User, sandbox: Sandbox, *, key: str) -> Sandbox:
@@ -122,6 +136,11 @@ def delete(user: User, row: Snapshot) -> None:
     """Delete it at its backend; sandboxes made from it stay."""
     if row.state == State.MAKING:
         raise NotReady("This snapshot is still being made. Try again in a moment.")
+    _soon(partial(_delete, user, row))
+    row.refresh_from_db()
+
+
+def _delete(user: User, row: Snapshot) -> None:
     if row.snapshot_id:
         gateway.delete_snapshot(row.backend, row.snapshot_id)
     deleted = Snapshot.objects.filter(pk=row.pk).exclude(state=State.DELETED)

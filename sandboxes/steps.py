@@ -11,7 +11,7 @@ import logging
 import threading
 from collections.abc import Callable, Collection, Coroutine
 from concurrent.futures import Future
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -199,6 +199,15 @@ def resume(user: User | None, sandbox: Sandbox) -> None:
     if not moved:
         # Disposed meanwhile, and the kill may have come before the machine woke.
         finish(sandbox)
+
+
+def extend(user: User | None, end_at: datetime, added_s: int, sandbox: Sandbox) -> None:
+    """The remote half of `extend`. Where its answer is lost, the reaper reads it."""
+    gateway.set_timeout(sandbox, int((end_at - timezone.now()).total_seconds()))
+    rows = Sandbox.objects.filter(pk=sandbox.pk, state=State.RUNNING)
+    if rows.update(ends_at=end_at):
+        record(sandbox, "sandbox.extended", actor=user, seconds=added_s)
+        announce(sandbox)
 
 
 def finish(sandbox: Sandbox) -> None:

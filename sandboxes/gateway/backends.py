@@ -20,13 +20,14 @@ from sandboxes import errors
 from sandboxes.models import BackendRow
 
 logger = logging.getLogger(__name__)
-# A page never waits longer than this for a backend's answer.
-# The SDK takes up to twice as long.
+# Of each request. The SDK takes up to twice as long; `prompt` bounds what a page
+# waits for.
 REQUEST_TIMEOUT_S = 3.0
 # A change of the rows is seen by every process within this.
 ROWS_AGE_S = 2.0
 # A backend that failed this often within the window is left alone for a while.
 FAILURES, WINDOW_S, COOL_S = 5, 30.0, 10.0
+MAX_REST_S = 60.0
 # Each open terminal and command holds a connection; the SDK's own limit is 200, and
 # what is above waits for ever. It reads this as it is imported.
 os.environ.setdefault("E2B_MAX_CONNECTIONS", "4000")
@@ -206,6 +207,11 @@ class Breaker:
             f"The sandboxes' backend does not answer. Next try in {wait_s:.0f} s."
         )
 
+    def rest(self, seconds: float) -> None:
+        """Leave it alone for as long as it asked for, MAX_REST_S at most."""
+        with self._lock:
+            self._closed_at = time.monotonic() + min(seconds, MAX_REST_S)
+
     def note(self, *, failed: bool) -> None:
         """Count a call's end."""
         now = time.monotonic()
@@ -291,7 +297,11 @@ def calling(
     breaker(name).check()
     try:
         yield
-    except errors.SandboxError:
+    except errors.SandboxError as error:
+        if control and isinstance(error, errors.Unreachable):
+            breaker(name).note(failed=True)
+        if isinstance(error, errors.Busy) and error.wait_s:
+            breaker(name).rest(error.wait_s)
         raise
     except Exception as error:
         ours = translate(error, in_command=in_command)

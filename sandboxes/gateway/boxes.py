@@ -12,6 +12,7 @@ from sandboxes import errors
 from sandboxes.models import Sandbox
 
 from .backends import backend, calling, options
+from .prompt import promptly
 
 if TYPE_CHECKING:
     import e2b
@@ -68,9 +69,12 @@ def box(sandbox: Sandbox) -> "e2b.Sandbox":
     if known := _sync_boxes.get(sandbox.sandbox_id):
         return known
     known_options = _reread(sandbox)
+    left_s = _seconds_left(sandbox)
     with calling(sandbox.backend, control=True):
-        connected = e2b.Sandbox.connect(
-            sandbox.sandbox_id, timeout=_seconds_left(sandbox), **known_options
+        connected = promptly(
+            lambda: e2b.Sandbox.connect(
+                sandbox.sandbox_id, timeout=left_s, **known_options
+            )
         )
     _keep(_sync_boxes, sandbox.sandbox_id, connected)
     return connected

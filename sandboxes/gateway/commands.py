@@ -13,6 +13,7 @@ from sandboxes.models import Sandbox
 
 from .backends import calling
 from .boxes import box, open_box
+from .prompt import promptly
 
 if TYPE_CHECKING:
     import e2b
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 type OnText = Callable[[str], None] | Callable[[str], Awaitable[None]]
 # What `run` keeps of each output stream; `stream` has no limit.
 OUTPUT_BYTES = 4 << 20
+END_S = 1.0
 USER = "user"
 
 
@@ -89,21 +91,31 @@ def _started(
 ) -> "Iterator[e2b.CommandHandle[None]]":
     """A command that runs; whoever leaves before its end kills it."""
     with calling(sandbox.backend, in_command=True):
-        handle = box(sandbox).commands.run(
-            cmd,
-            background=True,
-            user=user,
-            cwd=cwd or sandbox.workdir or None,
-            envs=envs,
-            timeout=timeout_s,
-            retain_output=False,
+        commands = box(sandbox).commands
+
+        def end(handle: "e2b.CommandHandle[None]") -> None:
+            with contextlib.suppress(Exception):
+                handle.disconnect()
+                commands.run(_kill_all(handle.pid), user="root", timeout=5)
+
+        handle = promptly(
+            lambda: commands.run(
+                cmd,
+                background=True,
+                user=user,
+                cwd=cwd or sandbox.workdir or None,
+                envs=envs,
+                timeout=timeout_s,
+                retain_output=False,
+            ),
+            undo=end,
         )
         try:
             yield handle
         except BaseException:
-            with contextlib.suppress(Exception):
-                handle.disconnect()
-                box(sandbox).commands.run(_kill_all(handle.pid), user="root", timeout=5)
+            # Not for long: of a machine that hangs, its page has waited enough.
+            with contextlib.suppress(errors.Unreachable):
+                promptly(lambda: end(handle), patience_s=END_S)
             raise
 
 

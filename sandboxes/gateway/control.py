@@ -12,15 +12,18 @@ from django.conf import settings
 from sandboxes import errors
 from sandboxes.models import Sandbox
 
-from .backends import REQUEST_TIMEOUT_S, backend, calling, options
+from .backends import backend, calling, options
 from .boxes import forget
+from .prompt import promptly
 
 if TYPE_CHECKING:
     import e2b
 
 # E2B's cloud writes memory to disk, or reads it, for seconds a gigabyte.
 SLOW_TIMEOUT_S = 60.0
-STATUS_AGE_S, STATUS_TIMEOUT_S = 5.0, 2.0
+# Of the connection, and of the answer: a page may wait for both.
+REST_TIMEOUT_S = 1.2
+STATUS_AGE_S, STATUS_TIMEOUT_S = 5.0, 1.2
 OP_KEY, INSTANCE_KEY = "kode_op", "kode_instance"
 
 
@@ -63,10 +66,9 @@ def info(sandbox: Sandbox, *, sandbox_id: str = "") -> Machine:
     """The machine as the backend tells it now. Raises Gone."""
     import e2b
 
+    wanted, known_options = sandbox_id or sandbox.sandbox_id, options(sandbox.backend)
     with calling(sandbox.backend, control=True):
-        found = e2b.Sandbox.get_info(
-            sandbox_id or sandbox.sandbox_id, **options(sandbox.backend)
-        )
+        found = promptly(lambda: e2b.Sandbox.get_info(wanted, **known_options))
     return _machine(found)
 
 
@@ -81,6 +83,9 @@ def machines(name: str, metadata: dict[str, str] | None = None) -> list[Machine]
         pages = e2b.Sandbox.list(query=query, limit=100, **options(name))
         while pages.has_next:
             found.extend(_machine(item) for item in pages.next_items())
+            if len({one.sandbox_id for one in found}) < len(found):
+                # A list that changes, or never ends: half of it is worth nothing.
+                raise errors.Unreachable("The backend lists a sandbox twice.")
     return found
 
 
@@ -178,7 +183,7 @@ def _ask(name: str) -> Status:
 
 
 def _rest(
-    name: str, method: str, path: str, *, timeout_s: float = REQUEST_TIMEOUT_S
+    name: str, method: str, path: str, *, timeout_s: float = REST_TIMEOUT_S
 ) -> Any:
     """A call that the SDK has no method for; the key never follows a redirect."""
     found = backend(name)
@@ -197,11 +202,21 @@ def _rest(
             raise errors.Unsupported("The backend does not have this call.")
         if response.status_code == 404:
             raise errors.NotFound(f"{path} answered 404.")
+        if response.status_code == 429:
+            raise _busy(response)
         if response.status_code >= 500:
             response.raise_for_status()
         if response.status_code >= 300:
             raise errors.SandboxError(f"{path} answered {response.status_code}.")
         return response.json() if response.content else None
+
+
+def _busy(response: httpx.Response) -> errors.Busy:
+    """Its limit was met; the SDK does not tell for how long, this header does."""
+    error = errors.Busy("The backend's limit of calls is met. Try again in a moment.")
+    wait = response.headers.get("Retry-After", "")
+    error.wait_s = float(wait) if wait.isdecimal() else 0.0
+    return error
 
 
 def slow_options(name: str) -> dict[str, Any]:

@@ -9,27 +9,33 @@ from sandboxes.models import Sandbox
 
 from .backends import calling
 from .boxes import box, open_box
+from .prompt import promptly
 
 if TYPE_CHECKING:
     import e2b
 
 # A stream that gives nothing for so long is given up.
 IDLE_S = 20.0
+UPLOAD_S = 300.0
 
 
 def download(sandbox: Sandbox, path: str) -> Iterator[bytes]:
     """A file's bytes in pieces; stopping early reads no further."""
-    with (
-        calling(sandbox.backend),
-        box(sandbox).files.read(path, format="stream") as pieces,
-    ):
-        yield from pieces
+    with calling(sandbox.backend):
+        files = box(sandbox).files
+        reading = promptly(
+            lambda: files.read(path, format="stream"), undo=lambda late: late.close()
+        )
+        with reading as pieces:
+            yield from pieces
 
 
 def upload(sandbox: Sandbox, path: str, content: IO[bytes]) -> None:
     """Write a file from an open one, making the folders above it."""
     with calling(sandbox.backend):
-        box(sandbox).files.write(path, content)
+        files = box(sandbox).files
+        # The SDK lets it take for ever.
+        promptly(lambda: files.write(path, content), patience_s=UPLOAD_S)
 
 
 def names(sandbox: Sandbox, path: str) -> list[str]:
@@ -41,19 +47,22 @@ def names(sandbox: Sandbox, path: str) -> list[str]:
 def make_dir(sandbox: Sandbox, path: str) -> bool:
     """Make a folder and those above; False when it is there."""
     with calling(sandbox.backend):
-        return box(sandbox).files.make_dir(path)
+        files = box(sandbox).files
+        return promptly(lambda: files.make_dir(path))
 
 
 def move(sandbox: Sandbox, old: str, new: str) -> None:
     """Rename or move. Raises NotFound."""
     with calling(sandbox.backend):
-        box(sandbox).files.rename(old, new)
+        files = box(sandbox).files
+        promptly(lambda: files.rename(old, new))
 
 
 def remove(sandbox: Sandbox, path: str) -> None:
     """Delete a file or a folder with all it holds."""
     with calling(sandbox.backend):
-        box(sandbox).files.remove(path)
+        files = box(sandbox).files
+        promptly(lambda: files.remove(path))
 
 
 async def read_file(sandbox: Sandbox, path: str, *, limit_bytes: int) -> bytes:

@@ -6,6 +6,7 @@ from datetime import datetime
 from sandboxes.models import Sandbox
 
 from .backends import calling, options
+from .prompt import promptly
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,12 @@ def metrics(
     """The samples between two moments, oldest first. Raises Gone."""
     import e2b
 
+    known_options = options(sandbox.backend)
     with calling(sandbox.backend, control=True):
-        found = e2b.Sandbox.get_metrics(
-            sandbox.sandbox_id, start=start, end=end, **options(sandbox.backend)
+        found = promptly(
+            lambda: e2b.Sandbox.get_metrics(
+                sandbox.sandbox_id, start=start, end=end, **known_options
+            )
         )
     samples = [
         Sample(

@@ -3,6 +3,7 @@
 from .backend import BackendRow, Probe
 from .command import Command, CommandOutput
 from .link import DownloadLink
+from .reaper import Lease, Orphan
 from .sandbox import ALIVE, HOLDING, Event, Sandbox, SandboxRows, Snapshot, State
 from .terminal import Recording, RecordingPart, Terminal, TerminalOutput
 
@@ -14,6 +15,8 @@ __all__ = [
     "CommandOutput",
     "DownloadLink",
     "Event",
+    "Lease",
+    "Orphan",
     "Probe",
     "Recording",
     "RecordingPart",

@@ -109,6 +109,8 @@ class Sandbox(models.Model):
     ends_at = models.DateTimeField(null=True, blank=True)
     ended_at = models.DateTimeField(null=True, blank=True)
     used_at = models.DateTimeField(default=timezone.now)
+    # Its backend said then that it does not have it; a second time ends the row.
+    missed_at = models.DateTimeField(null=True, blank=True)
 
     objects = SandboxRows.as_manager()
 

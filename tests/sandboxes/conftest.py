@@ -25,6 +25,7 @@ def plane(settings, tmp_path) -> Iterator[Plane]:
     control._statuses.clear()
     with fake_plane() as plane:
         settings.RUNTIME_URL, settings.RUNTIME_KEY_FILE = plane.url, str(key)
+        settings.DEFAULT_BACKEND = "local"
         yield plane
     module._breakers.clear()
     control._statuses.clear()
