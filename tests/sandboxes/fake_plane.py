@@ -162,59 +162,65 @@ def stamp(seconds: float) -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(seconds))
 
 
+class Handler(BaseHTTPRequestHandler):
+    """One request to `plane`."""
+
+    plane: Plane
+
+    def handle_one(self) -> None:
+        """Answer as the plane does now."""
+        plane = self.plane
+        raw = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        path = self.path.partition("?")[0]
+        with plane.lock:
+            plane.asked.append(f"{self.command} {self.path}")
+            answer = plane.fault(self.command, path)
+        if answer == "hang":
+            plane.closing.wait(30)
+            return
+        if isinstance(answer, int):
+            said = {"code": answer, "message": "on purpose"}
+            self.say("", answer, said, {})
+            return
+        body = json.loads(raw or b"null") if raw[:1] in (b"{", b"") else None
+        key = self.headers.get("Idempotency-Key")
+        with plane.lock:
+            result = plane.act(self.command, self.path, body, key)
+        if answer == "drop":
+            self.close_connection = True
+            return
+        self.say(answer, *result)
+
+    def say(self, how: str, status: int, said: Any, headers: dict[str, str]) -> None:
+        """Send it; half of it, or garbage, if that is how."""
+        text = b"" if said is None else json.dumps(said).encode()
+        if how == "garbage":
+            text = b"{half"
+        self.send_response(status)
+        for name, value in (self.plane.headers | headers).items():
+            self.send_header(name, value)
+        self.send_header("Content-Type", "application/json")
+        # Of half a body the other half never comes.
+        is_half = how == "half"
+        length = max(2 * len(text), 10) if is_half else len(text)
+        self.send_header("Content-Length", str(length))
+        self.end_headers()
+        self.wfile.write(text)
+        if is_half:
+            self.close_connection = True
+
+    do_GET = do_POST = do_DELETE = handle_one
+
+    def log_message(self, *_: Any) -> None:
+        """Say nothing."""
+
+
 @contextmanager
 def fake_plane() -> Iterator[Plane]:
     """A plane that serves on a free port."""
     plane = Plane()
-
-    class Handler(BaseHTTPRequestHandler):
-        """One request."""
-
-        def handle_one(self) -> None:
-            size = int(self.headers.get("Content-Length") or 0)
-            raw = self.rfile.read(size)
-            path = self.path.partition("?")[0]
-            with plane.lock:
-                plane.asked.append(f"{self.command} {self.path}")
-                answer = plane.fault(self.command, path)
-            if answer == "hang":
-                plane.closing.wait(30)
-                return
-            headers: dict[str, str] = {}
-            if isinstance(answer, int):
-                status, said = answer, {"code": answer, "message": "on purpose"}
-            else:
-                body = json.loads(raw or b"null") if raw[:1] in (b"{", b"") else None
-                key = self.headers.get("Idempotency-Key")
-                with plane.lock:
-                    status, said, headers = plane.act(
-                        self.command, self.path, body, key
-                    )
-            if answer == "drop":
-                self.close_connection = True
-                return
-            text = b"" if said is None else json.dumps(said).encode()
-            if answer == "garbage":
-                text = b"{half"
-            self.send_response(status)
-            for name, value in (plane.headers | headers).items():
-                self.send_header(name, value)
-            self.send_header("Content-Type", "application/json")
-            # Of half a body the other half never comes.
-            is_half = answer == "half"
-            length = max(2 * len(text), 10) if is_half else len(text)
-            self.send_header("Content-Length", str(length))
-            self.end_headers()
-            self.wfile.write(text)
-            if is_half:
-                self.close_connection = True
-
-        do_GET = do_POST = do_DELETE = handle_one
-
-        def log_message(self, *_: Any) -> None:
-            """Say nothing."""
-
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    handler = type("Handler", (Handler,), {"plane": plane})
+    server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     server.daemon_threads = True
     plane.url = f"http://127.0.0.1:{server.server_port}"
     thread = threading.Thread(target=server.serve_forever, daemon=True)

@@ -11,11 +11,13 @@ from collections.abc import Callable
 from datetime import timedelta
 
 import pytest
+from django.test import Client
 from django.utils import timezone
 
 from sandboxes import actions, gateway, reaper, snapshots, steps
 from sandboxes.actions import CreateRequest
 from sandboxes.errors import SandboxError
+from sandboxes.gateway import prompt
 from sandboxes.models import ALIVE, Sandbox, Snapshot, State
 
 from .fake_plane import Fault, Plane
@@ -258,3 +260,54 @@ def test_one_process_at_a_time_reaps(house, plane: Plane) -> None:
     assert leases.hold(reaper.TASK, "a dead one", timedelta(seconds=-1))
     reaper.run_once()
     assert len(plane.asked) > asked
+
+
+PAGES = [
+    "/",
+    "/sandboxes/",
+    "/sandboxes/new/",
+    "/templates/",
+    "/sandboxes/{code}/",
+    "/sandboxes/{code}/files/",
+    "/sandboxes/{code}/files/etc/passwd?as=hex",
+    "/sandboxes/{code}/files/?q=x",
+    "/sandboxes/{code}/files/etc/passwd?download=1",
+    "/sandboxes/{code}/files/?archive=zip",
+    "/sandboxes/{code}/tree/",
+    "/sandboxes/{code}/edit/?path=x",
+    "/sandboxes/{code}/ports/",
+    "/sandboxes/{code}/metrics/",
+    "/sandboxes/{code}/exec/",
+    "/sandboxes/{code}/snapshots/",
+    "/sandboxes/{code}/settings/",
+    "/sandboxes/{code}/activity/",
+]
+FORMS = ["extend", "fork", "pause", "dispose"]
+
+
+@pytest.mark.parametrize("faulty", [".*", r"POST /\w+\.\w+/.*|GET /(files|health).*"])
+def test_no_page_waits_for_what_hangs(house, plane, faulty, monkeypatch) -> None:
+    """The plane hangs for 30 s: whoever waited for it would be seen."""
+    monkeypatch.setattr(prompt, "PATIENCE_S", 0.5)
+    [row] = rows_with_machines(house, plane, 1)
+    plane.faults = [Fault(faulty, "hang")]
+    client = Client(raise_request_exception=True)
+    client.force_login(house.alice)
+    slow = []
+    for address in PAGES:
+        gateway.breaker("local").note(failed=False)
+        begun = time.monotonic()
+        answer = client.get(address.format(code=row.code))
+        if time.monotonic() - begun > 15:
+            slow.append(address)
+        assert answer.status_code in (200, 502, 503, 504), address
+    for name in FORMS:
+        gateway.breaker("local").note(failed=False)
+        begun = time.monotonic()
+        answer = client.post(f"/sandboxes/{row.code}/{name}/")
+        assert answer.status_code in (302, 409, 503), name
+        if time.monotonic() - begun > 15:
+            slow.append(name)
+    assert not slow
+    plane.closing.set()
+    threads_end()
