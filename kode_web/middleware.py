@@ -27,6 +27,10 @@ WORDS = {
     410: ("It has ended", "Its record stays; make a new one to go on."),
     413: ("Too large", "Take a smaller part, or download it."),
     429: ("Too much at once", "Wait a moment, then try again."),
+    501: (
+        "Not at this backend",
+        "It does not have this call. Take another backend for the next sandbox.",
+    ),
     502: (
         "The sandbox did not do it",
         "Try again; if it stays so, tell who runs this.",

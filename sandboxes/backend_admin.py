@@ -82,6 +82,19 @@ class BackendAdmin(ModelAdmin):
     search_fields = ("name", "title", "domain", "api_url", "team__name")
     autocomplete_fields = ("team",)
     list_select_related = ("team",)
+    fieldsets = (
+        (None, {"fields": ("name", "title", "kind", "team", "is_enabled")}),
+        (
+            "Address",
+            {
+                "fields": ADDRESS,
+                "description": "The domain, or both URLs. Only https, except on this "
+                "machine.",
+            },
+        ),
+        ("Key", {"fields": ("new_key", "is_sure", "key", "key_by", "key_at")}),
+        (None, {"fields": ("probe", "created_at")}),
+    )
     readonly_fields: ClassVar = ("key", "key_by", "key_at", "created_at", "probe")
 
     @admin.display(description="key")

@@ -7,6 +7,7 @@ from django.contrib import messages
 from django.contrib.auth.decorators import login_required
 from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
+from django.urls import reverse
 from django.views.decorators.cache import never_cache
 from django.views.decorators.debug import sensitive_post_parameters
 from django.views.decorators.http import require_GET, require_POST
@@ -18,7 +19,7 @@ from kode_web.teams.models import Team
 from . import backend_rows, gateway, offers, probes
 from .errors import SandboxError, Unreachable
 from .gateway import Backend, Status
-from .models import Probe, Sandbox
+from .models import BackendRow, Probe, Sandbox
 from .probe_steps import STEPS
 from .views import user_of
 
@@ -97,7 +98,12 @@ def detail(request: HttpRequest, name: str) -> HttpResponse:
     """One backend: whether it serves, and what the last probe found."""
     backend = backend_rows.get(user_of(request), name)
     place = places([backend])[0]
-    context = {"place": place, "probe": place.probe, "steps": _steps(place.probe)}
+    context = {
+        "place": place,
+        "probe": place.probe,
+        "steps": _steps(place.probe),
+        "edit": _edit_page(request, name),
+    }
     return page(request, "sandboxes/backend.html", "found", context)
 
 
@@ -108,6 +114,14 @@ def probe(request: HttpRequest, name: str) -> HttpResponse:
     user = user_of(request)
     probes.start(user, backend_rows.get(user, name).name)
     return redirect("sandboxes:backend", name)
+
+
+def _edit_page(request: HttpRequest, name: str) -> str:
+    """Where an administrator changes it; empty for what the settings set up."""
+    row = BackendRow.objects.filter(name=name).only("pk").first()
+    if row is None or not user_of(request).is_superuser:
+        return ""
+    return reverse("admin:sandboxes_backendrow_change", args=[row.pk])
 
 
 def _steps(row: Probe | None) -> list[dict[str, Any]]:

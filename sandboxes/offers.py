@@ -27,6 +27,11 @@ class Offers:
     names: dict[str, list[str]] = field(default_factory=dict)
 
     @property
+    def has_local(self) -> bool:
+        """Whether one of them shares the kernel of a machine."""
+        return any(one.is_local for one in self.backends)
+
+    @property
     def templates(self) -> list[str]:
         """All names, `base` first; it is there even when every backend is silent."""
         every = {name for names in self.names.values() for name in names} | {BASE}

@@ -45,8 +45,8 @@ def last(name: str) -> Probe | None:
 
 
 def lacks(name: str) -> list[str]:
-    """What the last whole probe found that the backend does not have."""
-    done = Probe.objects.filter(backend=name, error="").exclude(ended_at=None).first()
+    """What the last probe that ended found that the backend does not have."""
+    done = Probe.objects.filter(backend=name).exclude(ended_at=None).first()
     steps = done.steps if done else []
     return [step["words"] for step in steps if step["state"] == UNSUPPORTED]
 
@@ -72,37 +72,41 @@ def start(user: User, name: str) -> Probe:
     old = Probe.objects.filter(backend=name).values_list("pk", flat=True)[KEPT:]
     Probe.objects.filter(pk__in=list(old)).delete()
     threading.Thread(
-        target=_in_thread, args=(row,), name=f"probe-{name}", daemon=True
+        target=_in_thread, args=(row.pk, name), name=f"probe-{name}", daemon=True
     ).start()
     return row
 
 
-def _in_thread(row: Probe) -> None:
+def _in_thread(pk: int, name: str) -> None:
     """The outermost frame: whatever happens, the probe ends."""
     error = ""
     try:
-        run(row)
+        # A copy of its own: the caller's may be read again meanwhile.
+        error = run(Probe.objects.get(pk=pk))
     except Exception:
-        logger.exception("probe of %s", row.backend)
+        logger.exception("probe of %s", name)
         error = "It broke down. See the log of the web process."
     finally:
-        open_rows = Probe.objects.filter(pk=row.pk, ended_at=None)
+        open_rows = Probe.objects.filter(pk=pk, ended_at=None)
         open_rows.update(ended_at=timezone.now(), error=error)
         connection.close()
 
 
-def run(row: Probe) -> None:
-    """All steps in order; what was made is cleaned up even when one fails."""
+def run(row: Probe) -> str:
+    """All steps in order; what was made is cleaned up even when one fails.
+
+    Gives what could not be cleaned up, in words; empty when nothing is left.
+    """
     bench = Bench.at(row.backend, row.code)
     runner = Runner(row, bench)
+    left = ""
     try:
         for step in STEPS:
             runner.take(step)
     finally:
-        left = probe_steps.clean_up(bench)
-        if left:
+        if left := probe_steps.clean_up(bench):
             logger.warning("probe of %s: %s", row.backend, left)
-            Probe.objects.filter(pk=row.pk).update(error=left)
+    return left
 
 
 @dataclass

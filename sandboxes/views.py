@@ -15,12 +15,16 @@ from kode_web.teams import access
 from kode_web.teams.access import May
 from kode_web.teams.models import User, new_code
 
-from . import actions, connecting, files, gateway, offers, recordings, shells
+from . import actions, connecting, files, gateway, offers, probes, recordings, shells
 from . import ports as sandbox_ports
 from .forms import NewSandbox, Settings
 from .models import Sandbox, State
 
 EXTEND_S = 1800
+PAUSE_HINT = (
+    "On a local backend a paused one waits in memory: after a reboot of that machine "
+    "its files are there, its processes are not."
+)
 MOVING = (State.CREATING, State.PAUSING, State.RESUMING, State.KILLING)
 
 
@@ -90,6 +94,7 @@ def new(request: HttpRequest) -> HttpResponse:
         context = {
             "form": form,
             "team": team,
+            "pause_hint": PAUSE_HINT if form.offers.has_local else "",
             "teams": access.teams_to_create_in(user),
             "key": _key(request),
             "running": Sandbox.objects.filter(team=team).holding().count(),
@@ -171,6 +176,7 @@ def settings(request: HttpRequest, code: str) -> HttpResponse:
         return redirect("sandboxes:settings", code)
     context = frame(request, sandbox, "settings") | {
         "form": form,
+        "lacks": probes.lacks(sandbox.backend),
         "env_names": sorted(sandbox.envs),
         "metadata": sorted(sandbox.metadata.items()),
     }

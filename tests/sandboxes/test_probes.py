@@ -95,6 +95,25 @@ def test_what_a_backend_does_not_have_is_said(house, plane: Plane) -> None:
     assert plane.machines == {}
 
 
+def test_what_may_be_left_is_said(house, plane: Plane, monkeypatch) -> None:
+    def silent(*_: object) -> None:
+        plane.answer = 500
+        raise gateway.translate(ConnectionResetError("on purpose"))
+
+    monkeypatch.setattr(gateway, "create", silent)
+    row = until_done(probes.start(house.alice, "local"))
+    assert outcomes(row)["create"] == "failed"
+    assert "may be left there" in row.error
+
+
+def test_what_a_probe_found_missing_is_said_of_a_sandbox(house, plane: Plane) -> None:
+    until_done(probes.start(house.alice, "local"))
+    row = house.team.sandboxes.create(name="x", backend="local", request_key="x")
+    html = browser(house.bob).get(reverse("sandboxes:settings", args=[row.code])).text
+    assert "Not at this backend" in html
+    assert "List templates" in html
+
+
 def test_a_refused_key_is_said(house, plane: Plane) -> None:
     plane.answer = 401
     row = until_done(probes.start(house.alice, "local"))
