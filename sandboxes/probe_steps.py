@@ -226,7 +226,7 @@ ALIVE = ("create", "info")
 STEPS = (
     Step("list", "List sandboxes", _list),
     Step("templates", "List templates", _templates, is_optional=True),
-    Step("create", "Create a sandbox", _create),
+    Step("create", "Create a sandbox", _create, ("list",)),
     Step("info", "Read its state", _info, ("create",)),
     Step("find", "Find it by a label", _find, ("create",)),
     Step("exec", "Run a command", _exec, ALIVE),

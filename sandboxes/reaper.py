@@ -7,7 +7,7 @@ and does nothing at all when the backend's list cannot be had.
 
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import dataclass
 from datetime import timedelta
 from uuid import uuid4
@@ -55,7 +55,9 @@ def run_once() -> None:
     _alarm()
     exec.recover()
     snapshots.recover()
-    for name in gateway.backends():
+    backends = gateway.backends()
+    _strays(backends)
+    for name in backends:
         if not leases.hold(TASK, HOLDER, LEASE):
             return
         try:
@@ -152,6 +154,23 @@ def _is_over(sandbox: Sandbox) -> bool:
     if sandbox.pauses_at_end or sandbox.ends_at is None:
         return False
     return sandbox.ends_at <= timezone.now() + timedelta(seconds=5)
+
+
+def _strays(backends: Collection[str]) -> None:
+    """Free rows without a machine whose backend is not set up any more.
+
+    Those with a machine wait: the backend may come back with its key.
+    """
+    waiting = Sandbox.objects.filter(
+        state__in=(State.CREATING, State.KILLING),
+        sandbox_id="",
+        created_at__lt=timezone.now() - GRACE,
+    )
+    for sandbox in waiting.exclude(backend__in=backends):
+        if sandbox.state == State.KILLING:
+            steps.end(sandbox)
+        else:
+            steps.fail(sandbox, "Its backend is not set up any more.")
 
 
 def _settled(sandbox: Sandbox, machine: gateway.Machine | None, this: Round) -> None:

@@ -11,6 +11,7 @@ from django.core.exceptions import ValidationError
 from django.db import connection
 from django.test import Client
 from django.urls import reverse
+from django.utils import timezone
 
 from kode_web.teams import secrets
 from sandboxes import actions, connecting, errors, gateway, reaper
@@ -133,6 +134,24 @@ def test_one_in_use_is_not_deleted(house, other) -> None:
     actions.dispose(house.bob, row)
     other.delete()
     assert "other" not in gateway.backends()
+
+
+@pytest.mark.parametrize(
+    ("state", "end"), [("creating", "failed"), ("killing", "gone")]
+)
+def test_what_waits_for_a_backend_that_is_gone_is_freed(
+    house, backend, state: str, end: str
+) -> None:
+    old = timezone.now() - 2 * reaper.GRACE
+    fields = {"backend": "gone", "state": state, "created_at": old}
+    lost = house.team.sandboxes.create(name="x", request_key="x", **fields)
+    kept = house.team.sandboxes.create(
+        name="y", request_key="y", sandbox_id="ikept", **fields
+    )
+    reaper.run_once()
+    for row, wanted in ((lost, end), (kept, state)):
+        row.refresh_from_db()
+        assert row.state == wanted
 
 
 def test_a_key_is_encrypted_and_shown_nowhere(other, backend) -> None:
