@@ -243,7 +243,7 @@ def orphans(machines: Iterable[gateway.Machine]) -> list[gateway.Machine]:
     return [
         machine
         for machine in machines
-        if _is_ours(machine)
+        if is_ours(machine)
         and machine.metadata[gateway.OP_KEY] not in wanted
         and timezone.now() - machine.started_at > ORPHAN_AGE
     ]
@@ -267,7 +267,7 @@ def _kill_orphans(this: Round) -> None:
     )
 
 
-def _is_ours(machine: gateway.Machine) -> bool:
+def is_ours(machine: gateway.Machine) -> bool:
     """Made by this instance, whatever the backend's filter let through."""
     marks = machine.metadata
     ours = marks.get(gateway.INSTANCE_KEY) == settings.INSTANCE_ID

@@ -73,11 +73,12 @@ def info(sandbox: Sandbox, *, sandbox_id: str = "") -> Machine:
 
 
 def machines(name: str, metadata: dict[str, str] | None = None) -> list[Machine]:
-    """Every machine of this instance at a backend, or those with the metadata."""
+    """Every machine of this instance at a backend, or all with the metadata."""
     import e2b
 
-    wanted = metadata or {INSTANCE_KEY: settings.INSTANCE_ID}
-    query = e2b.SandboxQuery(metadata=wanted)
+    if metadata is None:
+        metadata = {INSTANCE_KEY: settings.INSTANCE_ID}
+    query = e2b.SandboxQuery(metadata=metadata)
     found: list[Machine] = []
     with calling(name, control=True):
         pages = e2b.Sandbox.list(query=query, limit=100, **options(name))
