@@ -134,14 +134,18 @@ class RowSocket(AsyncWebsocketConsumer):
         user = get_user(request)
         if not user.is_authenticated or not user.is_active:
             return SIGNED_OUT
+        self.person = user
+        return self._check_row()
+
+    def _check_row(self) -> int:
+        """The close code of the row that the address names, 0 when it is seen."""
         try:
             row = access.get(
-                user, self.model, self.scope["url_route"]["kwargs"]["code"]
+                self.person, self.model, self.scope["url_route"]["kwargs"]["code"]
             )
         except Http404:
             return NOT_FOUND
-        self.person, self.row = user, row
-        self._may = access.rights(user, row)
+        self.row, self._may = row, access.rights(self.person, row)
         return 0
 
     async def _watch(self) -> None:

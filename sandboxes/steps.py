@@ -251,6 +251,11 @@ def group(code: str) -> str:
     return f"sandbox.{code}"
 
 
+def team_group(pk: int) -> str:
+    """The channel layer's group of who looks at a team's list."""
+    return f"team-sandboxes.{pk}"
+
+
 def serve_from(loop: asyncio.AbstractEventLoop) -> None:
     """Name the loop that serves sockets in this process: nudges go through it."""
     global _loop
@@ -264,7 +269,7 @@ def announce(sandbox: Sandbox) -> None:
         layer = get_channel_layer()
         if layer is None:
             return
-        nudge = layer.group_send(group(sandbox.code), {"type": "changed"})
+        nudge = _nudge(layer, sandbox)
         if _loop is not None and _loop.is_running():
             # A layer inside this process wakes only whom its own loop wakes.
             asyncio.run_coroutine_threadsafe(nudge, _loop)
@@ -275,6 +280,11 @@ def announce(sandbox: Sandbox) -> None:
             logger.warning("no nudge for sandbox %s", sandbox.code)
 
     transaction.on_commit(send)
+
+
+async def _nudge(layer: Any, sandbox: Sandbox) -> None:
+    for name in (group(sandbox.code), team_group(sandbox.team_id)):
+        await layer.group_send(name, {"type": "changed"})
 
 
 async def _awaited(nudge: Coroutine[Any, Any, None]) -> None:

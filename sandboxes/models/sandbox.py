@@ -119,6 +119,7 @@ class Sandbox(models.Model):
         indexes: ClassVar = [
             models.Index(fields=["team", "state"], name="sandbox_team_state"),
             models.Index(fields=["team", "-used_at"], name="sandbox_team_used"),
+            models.Index(fields=["team", "-state_at"], name="sandbox_team_moved"),
         ]
         constraints: ClassVar = [
             models.UniqueConstraint(

@@ -22,10 +22,6 @@ export function start(doc = document) {
   doc.addEventListener("submit", submitted);
   doc.addEventListener("keydown", (event) => pressed(event, doc));
   doc.addEventListener("htmx:afterSwap", (event) => swapped(event, doc));
-  doc.addEventListener("htmx:sendError", () => markLive(doc, false));
-  doc.addEventListener("htmx:afterRequest", (event) => {
-    if (event.detail.successful) markLive(doc, true);
-  });
   window.addEventListener("pageshow", (event) => event.persisted && freshKeys(doc));
   for (const form of doc.querySelectorAll("form[data-autosubmit]")) form.requestSubmit();
   setInterval(() => tick(doc), 1000);
@@ -128,14 +124,6 @@ function swapped(event, doc) {
   const dialog = doc.getElementById("dialog");
   if (dialog.childElementCount && !dialog.open) dialog.showModal();
   if (!dialog.childElementCount) dialog.close();
-}
-
-/** Say whether the page still follows the server. */
-function markLive(doc, isLive) {
-  for (const mark of doc.querySelectorAll("[data-live]")) {
-    mark.dataset.state = isLive ? "running" : "unreachable";
-    mark.firstElementChild.textContent = isLive ? "live" : "live updates paused";
-  }
 }
 
 /** A page that the browser kept must not ask again with the key it used. */
