@@ -29,7 +29,8 @@ def readyz(request: HttpRequest) -> JsonResponse:
     Says what is wrong but not where: anybody may ask.
     """
     shared = [one.name for one in gateway.backends().values() if one.team_id is None]
-    found = {name: gateway.status(name).is_ok for name in shared}
+    known = gateway.statuses(shared)
+    found = {name: name in known and known[name].is_ok for name in shared}
     backends = {name: "ok" if is_ok else "no answer" for name, is_ok in found.items()}
     ready = any(found.values())
     late = Run.objects.filter(

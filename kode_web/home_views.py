@@ -108,7 +108,7 @@ class Shelf:
 @require_GET
 def templates(request: HttpRequest) -> HttpResponse:
     """What a sandbox can be made from, at each backend."""
-    shelves = [_shelf(one) for one in _backends_for(cast(User, request.user))]
+    shelves = _shelves(_backends_for(cast(User, request.user)))
     trees = [tree for shelf in shelves for tree in shelf.trees]
     context = {
         "shelves": shelves,
@@ -140,6 +140,21 @@ def _backends_for(user: User) -> list[Backend]:
     for team in access.teams_to_create_in(user):
         found |= gateway.backends_of(team)
     return list(found.values())
+
+
+def _shelves(backends: list[Backend]) -> list[Shelf]:
+    """Those of all, asked at once; a slow one is an empty shelf for now."""
+    found: dict[str, Shelf] = {}
+
+    def ask(one: Backend) -> None:
+        found[one.name] = _shelf(one)
+
+    gateway.at_once(ask, backends)
+    slow = "It has not answered yet."
+    return [
+        found.get(one.name) or Shelf(one.name, one.title, [], [], slow)
+        for one in backends
+    ]
 
 
 def _shelf(backend: Backend) -> Shelf:

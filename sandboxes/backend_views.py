@@ -16,14 +16,12 @@ from kode_web.shortcuts import page
 from kode_web.teams import access
 from kode_web.teams.models import Team
 
-from . import backend_rows, gateway, offers, probes
+from . import backend_rows, gateway, probes
 from .errors import SandboxError, Unreachable
 from .gateway import Backend, Status
 from .models import BackendRow, Probe, Sandbox
 from .probe_steps import STEPS
 from .views import user_of
-
-STATUS_PATIENCE_S = 2.5
 
 
 @dataclass(frozen=True)
@@ -60,12 +58,7 @@ class Place:
 
 def places(backends: list[Backend]) -> list[Place]:
     """What is known of each now; all are asked at once, and nobody waits long."""
-    known: dict[str, Status] = {}
-
-    def ask(one: Backend) -> None:
-        known[one.name] = gateway.status(one.name)
-
-    offers.in_threads(ask, backends, STATUS_PATIENCE_S)
+    known = gateway.statuses([one.name for one in backends])
     teams = Team.objects.in_bulk([one.team_id for one in backends if one.team_id])
     return [
         Place(

@@ -1,11 +1,6 @@
 """What a new sandbox of a team can be made from, and where."""
 
-import threading
-import time
-from collections.abc import Callable
 from dataclasses import dataclass, field
-
-from django.db import connection
 
 from kode_web.teams.models import Team
 
@@ -13,8 +8,6 @@ from . import gateway
 from .errors import SandboxError
 from .gateway import Backend
 
-# All backends are asked at once; the page does not wait longer for the slowest.
-PATIENCE_S = 2.5
 BASE = "base"
 
 
@@ -64,22 +57,5 @@ def of_team(team: Team) -> Offers:
             str((row.get("aliases") or [row.get("templateID")])[0]) for row in rows
         ]
 
-    in_threads(ask, usable, PATIENCE_S)
+    gateway.at_once(ask, usable)
     return Offers(usable, default, dict(names))
-
-
-def in_threads[T](call: Callable[[T], None], items: list[T], patience_s: float) -> None:
-    """Call for each in a thread of its own, and wait for a moment at most."""
-
-    def run(item: T) -> None:
-        try:
-            call(item)
-        finally:
-            connection.close()
-
-    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in items]
-    for thread in threads:
-        thread.start()
-    until = time.monotonic() + patience_s
-    for thread in threads:
-        thread.join(max(0, until - time.monotonic()))

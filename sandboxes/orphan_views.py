@@ -15,7 +15,7 @@ from kode_web.shortcuts import page
 from kode_web.teams import access
 from kode_web.teams.models import User
 
-from . import connecting, gateway, offers, reaper
+from . import connecting, gateway, reaper
 from .errors import NotFound, SandboxError
 from .gateway import Machine
 from .models import ALIVE, Orphan, Sandbox, State
@@ -47,7 +47,7 @@ def strays() -> tuple[list[Stray], list[str]]:
         except SandboxError:
             return
 
-    offers.in_threads(ask, list(backends), PATIENCE_S)
+    gateway.at_once(ask, list(backends), patience_s=PATIENCE_S)
     known = set(
         Sandbox.objects.filter(state__in=ALIVE).values_list("sandbox_id", flat=True)
     )

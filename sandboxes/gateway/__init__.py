@@ -55,8 +55,10 @@ from .control import (
     resume,
     set_timeout,
     status,
+    statuses,
     templates,
 )
+from .prompt import at_once
 from .snapshots import delete_snapshot, find_snapshot, take_snapshot
 from .storage import (
     Watch,
@@ -86,6 +88,7 @@ __all__ = [
     "Status",
     "Target",
     "Watch",
+    "at_once",
     "backend",
     "backends",
     "backends_of",
@@ -120,6 +123,7 @@ __all__ = [
     "run_streamed",
     "set_timeout",
     "status",
+    "statuses",
     "stream",
     "take_snapshot",
     "target",

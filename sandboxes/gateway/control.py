@@ -2,6 +2,7 @@
 
 import threading
 import time
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -14,7 +15,7 @@ from sandboxes.models import Sandbox
 
 from .backends import backend, calling, options
 from .boxes import forget
-from .prompt import promptly
+from .prompt import at_once, promptly
 
 if TYPE_CHECKING:
     import e2b
@@ -153,7 +154,7 @@ class Status:
 
 
 _statuses: dict[str, tuple[float, Status]] = {}
-_asking = threading.Lock()
+_asking: dict[str, threading.Lock] = {}
 
 
 def status(name: str) -> Status:
@@ -165,14 +166,26 @@ def status(name: str) -> Status:
     known = _statuses.get(name)
     if known and time.monotonic() - known[0] < STATUS_AGE_S:
         return known[1]
-    if not _asking.acquire(blocking=known is None):
+    asking = _asking.setdefault(name, threading.Lock())
+    if not asking.acquire(blocking=known is None):
         return known[1] if known else Status(False, "Not asked yet.")
     try:
         found = _ask(name)
         _statuses[name] = (time.monotonic(), found)
     finally:
-        _asking.release()
+        asking.release()
     return found
+
+
+def statuses(names: Iterable[str]) -> dict[str, Status]:
+    """Those of several that could be had at once; a slow one is left out."""
+    found: dict[str, Status] = {}
+
+    def ask(name: str) -> None:
+        found[name] = status(name)
+
+    at_once(ask, names)
+    return dict(found)
 
 
 def _ask(name: str) -> Status:

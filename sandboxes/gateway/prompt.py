@@ -5,8 +5,11 @@ not answer it asks how it is, for another ten seconds.
 """
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from concurrent.futures import Future
+
+from django.db import connection
 
 from sandboxes.errors import Unreachable
 
@@ -51,3 +54,25 @@ def promptly[T](
                 return future.result()
             is_awaited = False
         raise Unreachable("The sandbox does not answer. Try again.") from error
+
+
+def at_once[T](
+    call: Callable[[T], object], items: Iterable[T], *, patience_s: float = PATIENCE_S
+) -> None:
+    """Call for each in a thread of its own, and wait for so long at most in all.
+
+    Those that take longer go on. What goes wrong is the call's own to keep.
+    """
+
+    def run(item: T) -> None:
+        try:
+            call(item)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=run, args=(i,), daemon=True) for i in items]
+    for thread in threads:
+        thread.start()
+    until = time.monotonic() + patience_s
+    for thread in threads:
+        thread.join(max(0, until - time.monotonic()))

@@ -41,7 +41,8 @@ def upload(sandbox: Sandbox, path: str, content: IO[bytes]) -> None:
 def names(sandbox: Sandbox, path: str) -> list[str]:
     """What a folder holds, by the backend's own call. Raises NotFound."""
     with calling(sandbox.backend):
-        return sorted(entry.name for entry in box(sandbox).files.list(path))
+        files = box(sandbox).files
+        return sorted(entry.name for entry in promptly(lambda: files.list(path)))
 
 
 def make_dir(sandbox: Sandbox, path: str) -> bool:

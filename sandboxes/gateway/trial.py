@@ -6,6 +6,7 @@ from typing import Any
 from sandboxes import errors
 
 from .backends import REQUEST_TIMEOUT_S, Backend, translate
+from .prompt import promptly
 
 
 def try_out(found: Backend, sandbox_ids: Iterable[str] = ()) -> list[str]:
@@ -14,6 +15,15 @@ def try_out(found: Backend, sandbox_ids: Iterable[str] = ()) -> list[str]:
     Feeds no breaker. Raises Refused, Unreachable, Invalid for what does not speak
     E2B's protocol.
     """
+    try:
+        return promptly(lambda: _asked(found, sandbox_ids))
+    except errors.SandboxError:
+        raise
+    except Exception as error:
+        raise _ours(error) from error
+
+
+def _asked(found: Backend, sandbox_ids: Iterable[str]) -> list[str]:
     import e2b
 
     options: dict[str, Any] = {
@@ -22,15 +32,12 @@ def try_out(found: Backend, sandbox_ids: Iterable[str] = ()) -> list[str]:
         "retries": 0,
     }
     missing = []
-    try:
-        e2b.Sandbox.list(limit=1, **options).next_items()
-        for sandbox_id in sandbox_ids:
-            try:
-                e2b.Sandbox.get_info(sandbox_id, **options)
-            except e2b.SandboxNotFoundException:
-                missing.append(sandbox_id)
-    except Exception as error:
-        raise _ours(error) from error
+    e2b.Sandbox.list(limit=1, **options).next_items()
+    for sandbox_id in sandbox_ids:
+        try:
+            e2b.Sandbox.get_info(sandbox_id, **options)
+        except e2b.SandboxNotFoundException:
+            missing.append(sandbox_id)
     return missing
 
 
