@@ -30,6 +30,9 @@ PAGES = {
     "agent-new": "/agents/new/",
     "templates": "/templates/",
     "teams": "/teams/",
+    "team": "/teams/personal-1/",
+    "backends": "/sandboxes/backends/",
+    "backend": "/sandboxes/backends/local/",
     "password": "/accounts/password/change/",
     "missing": "/sandboxes/00000000000000000000000000000000/",
 }

@@ -267,3 +267,36 @@ def test_the_list_is_filtered_by_backend(house, other) -> None:
 
 def test_what_is_said_of_the_house_names_no_teams_backend(house, own) -> None:
     assert set(Client().get("/readyz").json()["backends"]) == {"local"}
+
+
+def test_two_silent_backends_keep_no_page_waiting(house, plane) -> None:
+    """They are asked at once: the page waits for one answer, not for three."""
+    urls = {"api_url": plane.url, "sandbox_url": plane.url, "api_key": "e2b_some_key"}
+    for name in ("one", "two"):
+        BackendRow.objects.create(name=name, title=name, **urls)
+    plane.answer = "hang"
+    house.alice.is_superuser = True
+    house.alice.save()
+    client = Client()
+    client.force_login(house.alice)
+    for at in ("sandboxes:backends", "sandboxes:new", "templates"):
+        begun = time.monotonic()
+        assert client.get(reverse(at)).status_code == 200
+        assert time.monotonic() - begun < 5
+    plane.closing.set()
+
+
+def test_what_a_local_pause_does_not_keep_is_said_there(house, other) -> None:
+    client = Client()
+    client.force_login(house.bob)
+    words = "a reboot of that one keeps the files"
+    said = {}
+    for kind in (BackendRow.Kind.LOCAL, BackendRow.Kind.CLUSTER):
+        BackendRow.objects.update(kind=kind)
+        gateway.forget_rows()
+        row = house.team.sandboxes.create(
+            name="x", backend="other", request_key=kind, state="paused"
+        )
+        at = reverse("sandboxes:detail", args=[row.code])
+        said[kind] = words in client.get(at).text
+    assert said == {"local": True, "cluster": False}
