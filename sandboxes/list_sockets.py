@@ -23,8 +23,9 @@ class ListSocket(RowSocket):
     """Says when a sandbox that the person sees came, went or changed its state.
 
     Address: `/ws/sandboxes/`. The server sends `{"changed": true}`, once at first too;
-    the page asks for its list then, filtered as it is. Nudges come through the channel layer; the table
-    is looked at too, since another process's nudge may have nowhere to go.
+    the page asks for its list then, filtered as it is. Nudges come through the channel
+    layer; the table is looked at too, since another process's nudge may have nowhere
+    to go.
     Closes like every socket: 4401, 1013.
     """
 
