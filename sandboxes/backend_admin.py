@@ -88,8 +88,8 @@ class BackendAdmin(ModelAdmin):
             "Address",
             {
                 "fields": ADDRESS,
-                "description": "The domain, or both URLs. Only https, except on this "
-                "machine.",
+                "description": "Domain or both URLs; neither for E2B's cloud. Only "
+                "https, except on this machine.",
             },
         ),
         ("Key", {"fields": ("new_key", "is_sure", "key", "key_by", "key_at")}),

@@ -22,6 +22,7 @@ OWN = re.compile(r"team-\d+")
 NAME = re.compile(r"[a-z][a-z0-9-]*")
 DOMAIN = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]*[A-Za-z0-9])?(:\d{1,5})?")
 KEY = re.compile(r"[!-~]{8,500}")
+CLOUD = "e2b.app"
 # Shorter keys show nothing of themselves.
 MIN_HINTED = 12
 
@@ -101,6 +102,8 @@ class BackendRow(models.Model):
             raise ValidationError(
                 {"domain": "A domain such as e2b.example.org, without https://."}
             )
+        if not (self.domain or self.api_url or self.sandbox_url):
+            self.domain = CLOUD if self.kind == self.Kind.E2B else ""
         if not self.domain and not (self.api_url and self.sandbox_url):
             raise ValidationError("Give the domain, or both URLs.")
 
@@ -121,6 +124,8 @@ class BackendRow(models.Model):
         """Delete it. Raises NotReady while it is used: its machines cost money."""
         if reason := self.in_use():
             raise NotReady(f"{self} cannot be removed: {reason}")
+        # What was found there is not true of another one by the same name.
+        Probe.objects.filter(backend=self.name).delete()
         return super().delete(*args, **kwargs)
 
 

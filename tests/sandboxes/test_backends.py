@@ -204,6 +204,15 @@ def test_what_cannot_be_a_backend_is_said(house, fields: dict[str, str]) -> None
     BackendRow(**usual, api_url="http://127.0.0.1:3000/").full_clean()
 
 
+def test_the_cloud_needs_no_address(house) -> None:
+    row = BackendRow(name="cloud", title="Cloud", kind=BackendRow.Kind.E2B)
+    row.full_clean()
+    assert gateway.Backend.of(row).options == {
+        "domain": "e2b.app",
+        "api_url": "https://api.e2b.app",
+    }
+
+
 def test_a_member_takes_what_the_teams_own_account_has(house, own, machine) -> None:
     row = connecting.connect(house.bob, house.team, machine.sandbox_id)
     assert (row.team, row.owner, row.backend) == (house.team, house.bob, "own")

@@ -7,7 +7,7 @@ from django.test import Client
 from django.urls import reverse
 from django.utils import timezone
 
-from sandboxes import gateway, probe_steps, probes
+from sandboxes import gateway, probe_steps, probes, reaper
 from sandboxes.models import Probe
 from sandboxes.probe_steps import STEPS
 from tests.local.server import wait_for
@@ -84,6 +84,17 @@ def test_a_lost_answer_to_create_is_found_and_ended(house, plane: Plane) -> None
     bench.is_asked = True
     assert probe_steps.clean_up(bench) == ""
     assert list(plane.machines) == ["iother"]
+
+
+def test_a_machine_whose_probe_was_killed_is_ended(house, backend, monkeypatch) -> None:
+    row_at(backend, "other")
+    bench = probe_steps.Bench.at("other", "d" * 32)
+    probe_steps._create(bench)
+    monkeypatch.setattr(reaper, "ORPHAN_AGE", timedelta(0))
+    for _ in range(2):
+        assert gateway.machines("other")
+        reaper.run_once()
+    assert gateway.machines("other") == []
 
 
 def test_what_a_backend_does_not_have_is_said(house, plane: Plane) -> None:
