@@ -13,6 +13,7 @@ import re
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from http.cookies import CookieError, SimpleCookie
 from importlib import import_module
 from secrets import token_urlsafe
@@ -27,10 +28,11 @@ from django.core.exceptions import ImproperlyConfigured
 from django.http import Http404, HttpRequest
 from django.template.loader import render_to_string
 
+from kode_web import preview_public
 from kode_web.preview_http import NoAnswer, relay_request
 from kode_web.preview_sockets import relay_socket
 from kode_web.teams import access, secrets
-from sandboxes import gateway
+from sandboxes import gateway, port_rights
 from sandboxes.errors import SandboxError
 from sandboxes.models import Sandbox
 
@@ -39,7 +41,6 @@ type Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 type Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 HOST = re.compile(r"([0-9]{4,5})-([0-9a-f]{32})")
-HIDDEN_PORTS = frozenset({49983})
 ENTER = "/.kode/enter"
 CODE_LIFE_S = 60
 COOKIE_LIFE_S = 3600
@@ -67,20 +68,23 @@ def place_of(host: str) -> Place | None:
     if not dot or domain != settings.PREVIEW_DOMAIN or found is None:
         return None
     port = int(found[1])
-    if not 1024 <= port <= 65535 or port in HIDDEN_PORTS or found[1][0] == "0":
+    if not port_rights.can_open(port) or found[1][0] == "0":
         return None
     return Place(found[2], port)
 
 
-def open_code(request: HttpRequest, sandbox: Sandbox, port: int) -> str:
+def open_code(
+    request: HttpRequest, sandbox: Sandbox, port: int, *, embed: bool = False
+) -> str:
     """The address that lets this person's browser in, once, within a minute.
 
-    The caller has checked the right to the sandbox.
+    `embed` is for a frame on the dashboard. The caller has checked the right to it.
     """
     code = token_urlsafe(32)
     value = [request.session.session_key, sandbox.code, port]
     cache.set(_key(code), value, CODE_LIFE_S)
-    return f"{settings.SITE.scheme}://{sandbox.preview_host(port)}{ENTER}?code={code}"
+    host = f"{settings.SITE.scheme}://{sandbox.preview_host(port)}"
+    return f"{host}{ENTER}?code={code}{'&embed=1' if embed else ''}"
 
 
 def _key(code: str) -> str:
@@ -111,21 +115,35 @@ def _allowed(cookie: str, place: Place) -> Sandbox | None:
     request = HttpRequest()
     engine = import_module(settings.SESSION_ENGINE)
     request.session = engine.SessionStore(session_key)
+    user = get_user(request)
     try:
-        return access.get(get_user(request), Sandbox, place.code)
+        sandbox = access.get(user, Sandbox, place.code)
     except Http404:
         return None
+    return sandbox if port_rights.may_open(user, sandbox, place.port) else None
+
+
+def _public(place: Place) -> Sandbox | None:
+    """The sandbox, if anybody may see this place now."""
+    sandbox = Sandbox.objects.filter(code=place.code).first()
+    if sandbox is None or not port_rights.is_public(sandbox, place.port):
+        return None
+    return sandbox
 
 
 _known: dict[tuple[str, Place], tuple[float, Sandbox | None]] = {}
 
 
 async def allowed(cookie: str, place: Place) -> Sandbox | None:
-    """As above; an answer is kept for KNOWN_S, since a page asks a lot."""
+    """The sandbox, if who has the cookie, or anybody without one, may see the place.
+
+    An answer is kept for KNOWN_S, since a page asks a lot.
+    """
     kept = _known.get((cookie, place))
     if kept and time.monotonic() - kept[0] < KNOWN_S:
         return kept[1]
-    sandbox = await database_sync_to_async(_allowed)(cookie, place)
+    ask = partial(_allowed, cookie) if cookie else _public
+    sandbox = await database_sync_to_async(ask)(place)
     if len(_known) > 1000:
         _known.clear()
     _known[cookie, place] = (time.monotonic(), sandbox)
@@ -142,12 +160,35 @@ async def application(scope: Scope, receive: Receive, send: Send) -> None:
     if scope["type"] == "http" and scope["path"] == ENTER:
         await _enter(scope, send, place)
         return
-    cookie = _cookie(headers.get("cookie", ""))
+    cookies = _cookies(headers.get("cookie", ""))
+    cookie = cookies.get(cookie_name(), "")
     sandbox = await allowed(cookie, place) if cookie else None
+    if sandbox is None:
+        # A cookie that is worth nothing is none.
+        cookie, sandbox = "", await allowed("", place)
     if sandbox is None:
         text = "Open this preview from the sandbox's Ports page."
         await refuse(scope, send, 403, text)
         return
+    if not cookie and await preview_public.is_held(scope, send, headers, cookies):
+        return
+    with preview_public.counted(place if not cookie else None) as has_room:
+        if not has_room:
+            text = "Too many look at this preview now. Try again in a moment."
+            await refuse(scope, send, 503, text)
+            return
+        await _pass_on(scope, receive, send, sandbox, cookie, place)
+
+
+async def _pass_on(
+    scope: Scope,
+    receive: Receive,
+    send: Send,
+    sandbox: Sandbox,
+    cookie: str,
+    place: Place,
+) -> None:
+    """Join the browser and the server in the sandbox, for as long as that is right."""
     try:
         target = await database_sync_to_async(gateway.target)(sandbox, place.port)
     except SandboxError as error:
@@ -189,11 +230,11 @@ async def _enter(scope: Scope, send: Send, place: Place) -> None:
         text = "This link was used or is over. Open it again from the Ports page."
         await refuse(scope, send, 403, text)
         return
-    secure = "; Secure" if settings.SECURE_COOKIES else ""
-    value = (
-        f"{cookie_name()}={cookie}; Path=/; HttpOnly; SameSite=Lax; "
-        f"Max-Age={COOKIE_LIFE_S}{secure}"
-    )
+    how = "; SameSite=Lax" + ("; Secure" if settings.SECURE_COOKIES else "")
+    if query.get("embed") and settings.SECURE_COOKIES:
+        # For a frame on the dashboard alone: the browser keeps it apart by that site.
+        how = "; SameSite=None; Secure; Partitioned"
+    value = f"{cookie_name()}={cookie}; Path=/; HttpOnly; Max-Age={COOKIE_LIFE_S}{how}"
     headers = [
         (b"location", b"/"),
         (b"set-cookie", value.encode()),
@@ -204,12 +245,11 @@ async def _enter(scope: Scope, send: Send, place: Place) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-def _cookie(header: str) -> str:
+def _cookies(header: str) -> dict[str, str]:
     try:
-        morsel = SimpleCookie(header).get(cookie_name())
+        return {name: one.value for name, one in SimpleCookie(header).items()}
     except CookieError:
-        return ""
-    return morsel.value if morsel else ""
+        return {}
 
 
 async def refuse(scope: Scope, send: Send, status: int, text: str) -> None:

@@ -20,10 +20,15 @@ HOP_BY_HOP = frozenset(
     }
 )
 # They speak for a whole site or another transport, which is not the sandbox's.
-SITE_WIDE = frozenset({"strict-transport-security", "clear-site-data", "alt-svc"})
+# Who may frame it is said by the proxy: this host's own pages, and the dashboard.
+SITE_WIDE = frozenset(
+    {"strict-transport-security", "clear-site-data", "alt-svc", "x-frame-options"}
+)
 OURS = frozenset({"host", "e2b-traffic-access-token", "forwarded", "x-real-ip"})
 # The server in front writes these itself.
 OF_THE_SERVER = frozenset({"date", "server"})
+# The cookie of who has read what a public preview is.
+SEEN = "kode-seen"
 DOMAIN = re.compile(r";\s*domain=[^;]*", re.IGNORECASE)
 
 type Pairs = Iterable[tuple[bytes, bytes]]
@@ -46,7 +51,7 @@ def for_sandbox(
         if name in dropped or name.startswith("x-forwarded-"):
             continue
         if name == "cookie":
-            value = without_cookie(value, our_cookie)
+            value = without_cookie(without_cookie(value, our_cookie), SEEN)
             if not value:
                 continue
         elif name in ("origin", "referer"):

@@ -6,6 +6,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import httpx
+from django.conf import settings
 
 from kode_web.preview_headers import for_browser, for_sandbox
 from sandboxes import gateway
@@ -17,6 +18,8 @@ type Send = Callable[[Message], Awaitable[None]]
 CONNECT_S = 10
 MAX_CONNECTIONS = 500
 SAYING_BYTES = 4096
+# Beside whatever the page says of itself: a pane of the dashboard may show it.
+FRAMED_BY = f"frame-ancestors 'self' {settings.SITE_URL}".encode()
 
 
 class NoAnswer(Exception):
@@ -110,7 +113,10 @@ async def _answer(
         start = {
             "type": "http.response.start",
             "status": response.status_code,
-            "headers": for_browser(response.headers.raw, names, cookie_name),
+            "headers": [
+                *for_browser(response.headers.raw, names, cookie_name),
+                (b"content-security-policy", FRAMED_BY),
+            ],
         }
         await send(start)
         async for piece in body:

@@ -151,6 +151,9 @@ def step(
             state=new, state_at=timezone.now(), **(fields or {})
         )
         if moved:
+            if new == State.RUNNING:
+                # What listens after a pause may be another thing: ask again.
+                sandbox.shared_ports.all().delete()
             record(sandbox, kind, actor=actor, **data)
             announce(sandbox)
     return moved == 1

@@ -16,7 +16,6 @@ from kode_web.teams.access import May
 from kode_web.teams.models import User, new_code
 
 from . import actions, connecting, files, gateway, offers, probes, recordings, shells
-from . import ports as sandbox_ports
 from .forms import NewSandbox, Settings
 from .models import Sandbox, State
 
@@ -142,18 +141,6 @@ def detail(request: HttpRequest, code: str) -> HttpResponse:
         "terminal": chosen or (rows[0] if rows else None),
     }
     return page(request, "sandboxes/detail.html", "whole", context)
-
-
-@login_required
-@require_GET
-def ports(request: HttpRequest, code: str) -> HttpResponse:
-    """The ports that listen inside, each with a way to open it."""
-    sandbox = access.get(request.user, Sandbox, code)
-    found = sandbox_ports.listening_or_none(sandbox) if sandbox.is_running else []
-    context = frame(request, sandbox, "ports") | {
-        "ports": [(port, sandbox.preview_host(port.number)) for port in found]
-    }
-    return page(request, "sandboxes/ports.html", "rows", context)
 
 
 @login_required

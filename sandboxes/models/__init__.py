@@ -3,6 +3,7 @@
 from .backend import BackendRow, Probe
 from .command import Command, CommandOutput
 from .link import DownloadLink
+from .port import PortShare
 from .reaper import Lease, Orphan
 from .sandbox import ALIVE, HOLDING, Event, Sandbox, SandboxRows, Snapshot, State
 from .terminal import Recording, RecordingPart, Terminal, TerminalOutput
@@ -17,6 +18,7 @@ __all__ = [
     "Event",
     "Lease",
     "Orphan",
+    "PortShare",
     "Probe",
     "Recording",
     "RecordingPart",

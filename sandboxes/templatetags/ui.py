@@ -50,6 +50,7 @@ SENTENCES = {
     "sandbox.gone": "The sandbox ended",
     "terminal.opened": "opened a terminal",
     "terminal.closed": "closed a terminal",
+    "port.shared": "changed who may open a port",
     "snapshot.made": "took a snapshot",
     "snapshot.deleted": "deleted a snapshot",
     "command.started": "ran a command",

@@ -17,7 +17,7 @@ export function start(doc = document) {
   });
   // What is chosen must not be drawn anew under the person's hand.
   doc.addEventListener("htmx:beforeRequest", (event) => {
-    if (event.target.matches("[data-keeps-checked]") && event.target.querySelector(":checked")) event.preventDefault();
+    if (event.target.matches("[data-keeps-checked]") && event.target.querySelector(":checked, details[open]")) event.preventDefault();
   });
   doc.addEventListener("submit", submitted);
   doc.addEventListener("keydown", (event) => pressed(event, doc));

@@ -219,8 +219,16 @@ def test_open_leads_to_the_preview_host(house: House, row: Sandbox) -> None:
     url = f"/sandboxes/{row.code}/ports/8000/open/"
     assert signed_in(house.charlie).post(url).status_code == 404
     assert signed_in(house.bob).get(url).status_code == 405
-    response = signed_in(house.victor).post(url)
+    # Private is its owner's and who manages it; hers it is not, so she is told.
+    assert signed_in(house.victor).post(url).status_code == 403
+    row.owner = house.bob
+    row.save()
+    alice = signed_in(house.alice)
+    assert b"Go on" in alice.post(url).content
+    response = alice.post(url, {"sure": "1"})
     assert response["Location"].startswith(f"http://{row.preview_host(8000)}/")
+    assert alice.post(url).status_code == 302
+    assert signed_in(house.bob).post(url).status_code == 302
 
 
 def test_wrong_fields_are_said(house: House) -> None:
@@ -300,13 +308,13 @@ def test_files_are_shown_and_leave_closed(house: House, sandbox: Sandbox) -> Non
         assert got["X-Content-Type-Options"] == "nosniff"
         assert got["Content-Security-Policy"].startswith("sandbox")
     binary = client.get(at("file", sandbox, "home/user/data.bin")).content.decode()
-    assert "Not a text file" in binary
+    assert "61 00 62" in binary
     odd = client.get(at("file", sandbox, "home/user/näme#?%.txt"))
     assert odd.status_code == 200
     gone = client.get(at("file", sandbox, "home/user/nothing"))
     assert gone.status_code == 404
     assert "This cannot be shown" in gone.content.decode()
-    got = client.get(at("files", sandbox) + "?archive=1")
+    got = client.get(at("files", sandbox) + "?archive=tar")
     with tarfile.open(fileobj=io.BytesIO(body(got))) as archive:
         assert "user/a b/x.html" in archive.getnames()
 
@@ -355,6 +363,9 @@ def test_a_life_by_buttons(house: House, sandbox: Sandbox) -> None:
 @pytest.mark.django_db(transaction=True)
 def test_ports_page_lists_what_listens(house: House, sandbox: Sandbox) -> None:
     gateway.run(sandbox, "nohup python3 -m http.server 8123 >/dev/null 2>&1 & sleep 1")
+    address = f"/sandboxes/{sandbox.code}/ports/8123/open/"
     page = signed_in(house.victor).get(at("ports", sandbox)).content.decode()
     assert ":8123" in page
-    assert f"/sandboxes/{sandbox.code}/ports/8123/open/" in page
+    assert address not in page
+    page = signed_in(house.alice).get(at("ports", sandbox)).content.decode()
+    assert address in page

@@ -3,14 +3,10 @@
 import asyncio
 import contextlib
 import json
-import threading
-from collections.abc import AsyncIterator, Iterator
-from pathlib import Path
+from collections.abc import AsyncIterator
 from typing import Any
 
-import httpx
 import pytest
-import uvicorn
 from django.conf import settings
 from django.contrib.sessions.models import Session
 from django.test import Client
@@ -18,64 +14,17 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import InvalidStatus
 
 from kode_web import preview
-from kode_web.asgi import application
 from kode_web.preview import Place, place_of
 from kode_web.preview_headers import for_browser, for_sandbox
 from kode_web.teams.models import Membership
-from sandboxes import gateway
 from sandboxes.gateway import Target
 from sandboxes.models import Sandbox
 from tests.local.server import wait_for
 
+from .previews import Site, click, enter
+
 pytestmark = pytest.mark.django_db(transaction=True)
-SERVER = Path(__file__).parent.parent / "local" / "inside_server.py"
 CODE = "0123456789abcdef" * 2
-
-
-class Site:
-    """The product behind a real server; hosts are named by header."""
-
-    def __init__(self, port: int) -> None:
-        self.port = port
-        self.http = httpx.Client(base_url=f"http://127.0.0.1:{port}", timeout=30)
-
-    def get(self, sandbox: Sandbox, path: str = "/", **options: Any) -> httpx.Response:
-        return self.ask("GET", sandbox, path, **options)
-
-    def ask(
-        self, method: str, sandbox: Sandbox, path: str, **options: Any
-    ) -> httpx.Response:
-        headers = {"Host": sandbox.preview_host(3000)} | options.pop("headers", {})
-        self.http.cookies.clear()
-        return self.http.request(method, path, headers=headers, **options)
-
-
-@pytest.fixture
-def site(transactional_db: None) -> Iterator[Site]:
-    """uvicorn, as `./kode up` runs it, in a thread of the test."""
-    config = uvicorn.Config(
-        application, port=0, lifespan="on", log_level="warning", ws="websockets-sansio"
-    )
-    server = uvicorn.Server(config)
-    thread = threading.Thread(target=server.run, daemon=True)
-    thread.start()
-    wait_for(lambda: server.started)
-    site = Site(server.servers[0].sockets[0].getsockname()[1])
-    with site.http:
-        yield site
-    server.should_exit = True
-    thread.join(20)
-
-
-@pytest.fixture
-def served(sandbox: Sandbox) -> Sandbox:
-    """A sandbox with the small server on port 3000."""
-    with SERVER.open("rb") as file:
-        gateway.upload(sandbox, "/home/user/server.py", file)
-    gateway.run(sandbox, "nohup python3 server.py >/dev/null 2>&1 &")
-    ready = "exec 3<>/dev/tcp/127.0.0.1/3000"
-    wait_for(lambda: gateway.run(sandbox, ready).exit_code == 0)
-    return sandbox
 
 
 @pytest.fixture
@@ -84,22 +33,6 @@ def bob(house) -> Client:
     client = Client(HTTP_HOST="localhost")
     client.force_login(house.bob)
     return client
-
-
-def click(client: Client, sandbox: Sandbox, port: int = 3000) -> str:
-    """The path and query of the address that a click on the port leads to."""
-    answer = client.post(f"/sandboxes/{sandbox.code}/ports/{port}/open/", secure=True)
-    assert answer.status_code == 302
-    address = httpx.URL(answer["Location"])
-    assert address.netloc.decode() == sandbox.preview_host(port)
-    return address.raw_path.decode()
-
-
-def enter(site: Site, client: Client, sandbox: Sandbox) -> str:
-    """The Cookie header of a browser that was let in."""
-    answer = site.get(sandbox, click(client, sandbox))
-    assert (answer.status_code, answer.headers["location"]) == (303, "/")
-    return answer.headers["set-cookie"].partition(";")[0]
 
 
 @pytest.mark.parametrize(
