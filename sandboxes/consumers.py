@@ -27,7 +27,7 @@ from .terminals import FRAME_BYTES, STALL_S, TICK_S, Session, Viewer
 
 MAX_ROWS, MAX_COLS = 500, 1000
 MESSAGES_PER_S = 200
-PORTS_EVERY_S = 2.0
+PORTS_EVERY_S = 1.0
 ECHO_BYTES = 512
 
 
@@ -314,7 +314,7 @@ class SandboxSocket(RowSocket):
             await self.send(text_data=json.dumps(news))
 
     async def _look(self) -> None:
-        """Every two seconds; a lost nudge is made good here too."""
+        """Now and then; a lost nudge is made good here too."""
         while True:
             await self._visible.wait()
             if self.row.is_running:

@@ -1,7 +1,7 @@
 """Forms of sandboxes."""
 
 import re
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from django import forms
 from django.conf import settings
@@ -153,6 +153,27 @@ class Settings(forms.ModelForm):  # type: ignore[type-arg]
             {"class": "input mono", "rows": 3, "placeholder": "name=value, one a line"}
         ),
     )
+    timeout_s = forms.TypedChoiceField(
+        coerce=int, widget=forms.Select({"class": "input"}), required=False
+    )
+    command_timeout_s = forms.IntegerField(
+        min_value=1,
+        max_value=24 * 3600,
+        widget=forms.NumberInput({"class": "input"}),
+        required=False,
+    )
+    variables = forms.CharField(
+        required=False,
+        widget=forms.Textarea(
+            {
+                "class": "input mono",
+                "rows": 2,
+                "placeholder": "NAME=value, one a line",
+                "spellcheck": "false",
+                "autocomplete": "off",
+            }
+        ),
+    )
 
     class Meta:
         model = Sandbox
@@ -164,6 +185,13 @@ class Settings(forms.ModelForm):  # type: ignore[type-arg]
         super().__init__(*args, **kwargs)
         pairs = sorted(self.instance.metadata.items())
         self.initial["labels"] = "\n".join(f"{name}={value}" for name, value in pairs)
+        now = self.instance.timeout_s
+        choices = [pair for pair in LIFETIMES if pair[0] <= settings.MAX_LIFETIME_S]
+        if now not in dict(choices):
+            choices.insert(0, (now, f"{now // 60} min"))
+        cast(forms.ChoiceField, self.fields["timeout_s"]).choices = choices
+        self.initial["timeout_s"] = now
+        self.initial["command_timeout_s"] = self.instance.command_timeout_s
 
     def clean_labels(self) -> dict[str, str]:
         """The labels by name."""
@@ -172,10 +200,22 @@ class Settings(forms.ModelForm):  # type: ignore[type-arg]
             raise forms.ValidationError("Names that begin with kode_ are ours.")
         return labels
 
+    def clean_variables(self) -> dict[str, str]:
+        """The variables that are new, or not what they were."""
+        return _lines(self.cleaned_data["variables"], names=NAME)
+
     def save(self, commit: bool = True) -> Sandbox:
-        """Keep the labels with the rest; a form without them leaves them."""
-        if "labels" in self.data:
-            self.instance.metadata = self.cleaned_data["labels"]
+        """Keep what the form has; one without a field leaves it as it is."""
         sandbox: Sandbox = self.instance
-        sandbox.save(update_fields=["name", "metadata"])
+        data = self.cleaned_data
+        if "labels" in self.data:
+            sandbox.metadata = data["labels"]
+        sandbox.timeout_s = data["timeout_s"] or sandbox.timeout_s
+        sandbox.command_timeout_s = (
+            data["command_timeout_s"] or sandbox.command_timeout_s
+        )
+        sandbox.envs = {**sandbox.envs, **data["variables"]}
+        sandbox.save(
+            update_fields=["name", "metadata", "timeout_s", "command_timeout_s", "envs"]
+        )
         return sandbox

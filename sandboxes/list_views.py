@@ -104,6 +104,12 @@ class Filter:
         sign = "-" if self.sort.startswith("-") else ""
         return rows.order_by(f"{sign}{SORTS[self.sort.removeprefix('-')]}", "-pk")
 
+    @property
+    def order(self) -> dict[str, str]:
+        """The column that it is sorted by, and the direction, as ARIA says it."""
+        down = self.sort.startswith("-")
+        return {self.sort.removeprefix("-"): "descending" if down else "ascending"}
+
     def turned(self, name: str) -> str:
         """The sort that a click on a column's head asks for."""
         first = "" if name in ("name", "template", "left") else "-"

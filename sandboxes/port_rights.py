@@ -18,7 +18,7 @@ PRIVATE = "private"
 # In the session: the sandboxes of others whose previews were opened on purpose.
 KNOWN, MAX_KNOWN = "previews", 200
 # Who sees it -> how it is said.
-WORDS = {PRIVATE: "Only me", "team": "Team", "public": "Public"}
+WORDS = {PRIVATE: "Private", "team": "Team", "public": "Public"}
 
 
 def can_open(port: int) -> bool:

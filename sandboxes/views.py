@@ -20,6 +20,8 @@ from .forms import NewSandbox, Settings
 from .models import Sandbox, State
 
 EXTEND_S = 1800
+# Fields of the settings that are times.
+TIMES = ("timeout_s", "command_timeout_s")
 PAUSE_HINT = (
     "On a local backend a paused one waits in memory: after a reboot of that machine "
     "its files are there, its processes are not."
@@ -160,6 +162,13 @@ def settings(request: HttpRequest, code: str) -> HttpResponse:
             actions.record(sandbox, "sandbox.renamed", actor=user, old=old, to=to)
         if "labels" in form.changed_data:
             actions.record(sandbox, "sandbox.labelled", actor=user)
+        times = [name for name in TIMES if name in form.changed_data]
+        if times:
+            told = {name: form.cleaned_data[name] for name in times}
+            actions.record(sandbox, "sandbox.timed", actor=user, **told)
+        if names := sorted(form.cleaned_data["variables"]):
+            words = " ".join(names)[:500]
+            actions.record(sandbox, "sandbox.variables", actor=user, names=words)
         return redirect("sandboxes:settings", code)
     context = frame(request, sandbox, "settings") | {
         "form": form,

@@ -45,6 +45,8 @@ SENTENCES = {
     "sandbox.resumed": "resumed it",
     "sandbox.renamed": "renamed it",
     "sandbox.labelled": "changed its labels",
+    "sandbox.timed": "changed how long it lives",
+    "sandbox.variables": "set variables",
     "sandbox.connected": "connected to it by its id",
     "sandbox.disposed": "disposed it",
     "sandbox.gone": "The sandbox ended",

@@ -369,3 +369,27 @@ def test_ports_page_lists_what_listens(house: House, sandbox: Sandbox) -> None:
     assert address not in page
     page = signed_in(house.alice).get(at("ports", sandbox)).content.decode()
     assert address in page
+
+
+@pytest.mark.django_db(transaction=True)
+def test_times_and_variables_change_later(house: House, sandbox: Sandbox) -> None:
+    client = signed_in(house.bob)
+    fields = {"name": "box", "timeout_s": "1800", "command_timeout_s": "90"}
+    secret = {"variables": "COLOUR=blue-secret\nSIZE=large"}
+    assert client.post(at("settings", sandbox), fields | secret).status_code == 302
+    sandbox.refresh_from_db()
+    assert (sandbox.timeout_s, sandbox.command_timeout_s) == (1800, 90)
+    assert sandbox.envs == {"COLOUR": "blue-secret", "SIZE": "large"}
+    page = client.get(at("settings", sandbox)).content.decode()
+    assert "COLOUR" in page
+    assert "blue-secret" not in page
+    for event in sandbox.events.all():
+        assert "blue-secret" not in str(event.data)
+    assert client.post(at("settings", sandbox), fields).status_code == 302
+    sandbox.refresh_from_db()
+    assert sandbox.envs["COLOUR"] == "blue-secret"
+    wrong = client.post(at("settings", sandbox), fields | {"variables": "1=x"})
+    assert "is not NAME=value" in wrong.content.decode()
+    assert (
+        signed_in(house.victor).post(at("settings", sandbox), fields).status_code == 403
+    )
