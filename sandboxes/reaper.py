@@ -16,7 +16,7 @@ from django.conf import settings
 from django.db import close_old_connections
 from django.utils import timezone
 
-from . import exec, gateway, keepalive, leases, snapshots, steps
+from . import exec, gateway, keepalive, leases, retention, snapshots, steps
 from .errors import Gone, SandboxError
 from .models import ALIVE, Event, Orphan, Sandbox, State
 
@@ -73,6 +73,7 @@ def run_once() -> None:
             _follow(sandbox, this)
         _kill_orphans(this)
     keepalive.run_once()
+    retention.run_once()
 
 
 def run_forever(stop: Callable[[], bool], every_s: float = 5.0) -> None:

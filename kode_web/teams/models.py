@@ -79,6 +79,8 @@ class Team(models.Model):
         User, null=True, blank=True, on_delete=models.CASCADE, related_name="own_team"
     )
     members = models.ManyToManyField(User, through="Membership", related_name="teams")
+    # Days that the records of ended sandboxes stay, with all that happened to them.
+    keep_days = models.PositiveIntegerField(null=True, blank=True)
     created_at = models.DateTimeField(default=timezone.now)
 
     def __str__(self) -> str:

@@ -4,7 +4,8 @@ from typing import cast
 
 from django.contrib import messages
 from django.contrib.auth.decorators import login_required
-from django.http import HttpRequest, HttpResponse
+from django.core.exceptions import PermissionDenied
+from django.http import Http404, HttpRequest, HttpResponse
 from django.shortcuts import redirect
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_GET, require_http_methods, require_POST
@@ -14,6 +15,15 @@ from kode_web.shortcuts import page
 from . import access, accounts, members
 from .forms import NewMember, NewTeam, Profile
 from .models import Role, Team, User
+
+# Days -> how it is said.
+KEPT = {
+    "": "kept for ever",
+    "365": "kept for a year",
+    "90": "kept for 90 days",
+    "30": "kept for 30 days",
+    "7": "kept for 7 days",
+}
 
 
 def _user(request: HttpRequest) -> User:
@@ -83,6 +93,7 @@ def _members(
         "rows": [(row, members.may_change(role, row)) for row in rows],
         "roles": members.grantable(role),
         "can_add": can_add,
+        "kept": KEPT.items(),
         "link": link,
     }
     return page(request, "teams/detail.html", context=context)
@@ -104,6 +115,22 @@ def add(request: HttpRequest, slug: str) -> HttpResponse:
     if added.link:
         return _members(request, team, NewMember(), link=added.link)
     messages.success(request, f"{added.user.display_name} is in {team.name} now.")
+    return redirect("teams:detail", slug)
+
+
+@login_required
+@require_POST
+def keep(request: HttpRequest, slug: str) -> HttpResponse:
+    """How long the records of ended sandboxes stay."""
+    user = _user(request)
+    team = access.team_for(user, slug)
+    if access.role_in(user, team.pk) not in members.KEEPERS:
+        raise PermissionDenied("Owners and admins of the team decide this.")
+    wanted = request.POST.get("days", "")
+    if wanted not in KEPT:
+        raise Http404
+    Team.objects.filter(pk=team.pk).update(keep_days=int(wanted) if wanted else None)
+    messages.success(request, f"Ended sandboxes of {team.name}: {KEPT[wanted]}.")
     return redirect("teams:detail", slug)
 
 

@@ -294,7 +294,8 @@ def calling(
     What a single machine answers, or not, says nothing about its backend: code in
     a sandbox must not be able to shut out everybody else.
     """
-    breaker(name).check()
+    if control:
+        breaker(name).check()
     try:
         yield
     except errors.SandboxError as error:

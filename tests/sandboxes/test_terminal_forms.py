@@ -5,7 +5,8 @@ from channels.db import database_sync_to_async
 from django.test import Client
 from django.urls import reverse
 
-from sandboxes import shells
+from sandboxes import gateway, shells
+from sandboxes.gateway.backends import FAILURES
 from sandboxes.models import Terminal
 
 from .sockets import open_socket
@@ -52,3 +53,21 @@ async def test_files_land_where_the_shell_is(house, sandbox, terminal) -> None:
             await Terminal.objects.aget(pk=terminal.pk)
         )
     assert where == "/tmp/a b"
+
+
+async def test_a_sick_control_plane_leaves_open_terminals_alone(
+    house, sandbox, terminal
+) -> None:
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.type("echo re''ady\r")
+        await socket.until(b"ready")
+        breaker = gateway.breaker("local")
+        for _ in range(FAILURES):
+            breaker.note(failed=True)
+        assert breaker.is_open
+        try:
+            await socket.type("echo st''ill\r")
+            await socket.until(b"still")
+            assert breaker.is_open
+        finally:
+            breaker.note(failed=False)
