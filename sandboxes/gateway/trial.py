@@ -8,6 +8,8 @@ from sandboxes import errors
 from .backends import REQUEST_TIMEOUT_S, Backend, translate
 from .prompt import promptly
 
+REFUSED = "The backend refuses this key. Check it, and give it again."
+
 
 def try_out(found: Backend, sandbox_ids: Iterable[str] = ()) -> list[str]:
     """List there, as the product would; which of these machines it does not have.
@@ -44,10 +46,10 @@ def _asked(found: Backend, sandbox_ids: Iterable[str]) -> list[str]:
 def _ours(error: Exception) -> errors.SandboxError:
     status = getattr(error, "status_code", None)
     if status == 403:
-        return errors.Refused("The backend refuses this key.")
+        return errors.Refused(REFUSED)
     ours = translate(error)
     if isinstance(ours, errors.Refused):
-        return errors.Refused("The backend refuses this key.")
+        return errors.Refused(REFUSED)
     if status and 300 <= status < 500 and status != 429:
         return errors.Invalid(
             f"The backend does not speak E2B's protocol there: it answered {status}."
