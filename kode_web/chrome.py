@@ -4,7 +4,9 @@ from functools import cached_property
 from typing import Any
 
 from django.conf import settings
-from django.db.models import Count, Q
+from django.db import models
+from django.db.models import Count, OuterRef, Subquery
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest
 
 from agents import model
@@ -25,17 +27,26 @@ class Rail:
         self.user = user
 
     @cached_property
+    def teams(self) -> list[int]:
+        """The teams whose things he sees."""
+        return access.team_ids(self.user)
+
+    def _seen[M: models.Model](self, model: type[M]) -> models.QuerySet[M]:
+        return access.visible(self.user, model, teams=self.teams)
+
+    @cached_property
     def team(self) -> Team:
         """Of the teams he makes things in, the one whose quota is used most."""
         teams = access.teams_to_create_in(self.user)
-        holding = Count("sandboxes", filter=Q(sandboxes__state__in=HOLDING))
-        busiest = teams.annotate(holding=holding).order_by("-holding", "pk").first()
-        return busiest or access.own_team(self.user)
+        holding = Sandbox.objects.filter(team=OuterRef("pk"), state__in=HOLDING)
+        count = holding.order_by().values("team").annotate(n=Count("pk")).values("n")
+        teams = teams.annotate(holding=Coalesce(Subquery(count), 0))
+        return teams.order_by("-holding", "pk").first() or access.own_team(self.user)
 
     @cached_property
     def running(self) -> int:
         """Sandboxes that run and that the person sees."""
-        return access.visible(self.user, Sandbox).filter(state=State.RUNNING).count()
+        return self._seen(Sandbox).filter(state=State.RUNNING).count()
 
     @cached_property
     def holding(self) -> int:
@@ -62,20 +73,22 @@ class Rail:
     @cached_property
     def waiting(self) -> int:
         """Agents that wait for a person's decision."""
-        paused = access.visible(self.user, Agent).filter(ended_at=None, held_at=None)
+        paused = self._seen(Agent).filter(ended_at=None, held_at=None)
         return paused.filter(state=Agent.State.PAUSED).count()
 
     @cached_property
     def recent(self) -> list[Sandbox | Agent]:
         """The sandboxes and agents used last, live ones only."""
-        sandboxes = access.visible(self.user, Sandbox).filter(state__in=ALIVE)
-        agents = access.visible(self.user, Agent).filter(ended_at=None)
-        last = "-used_at"
-        rows: list[Sandbox | Agent] = [
-            *sandboxes.order_by(last)[:RECENT],
-            *agents.order_by(last)[:RECENT],
-        ]
+        sandboxes = self._seen(Sandbox).filter(state__in=ALIVE)
+        agents = self._seen(Agent).filter(ended_at=None)
+        rows: list[Sandbox | Agent] = [*_last_used(sandboxes), *_last_used(agents)]
         return sorted(rows, key=lambda row: row.used_at, reverse=True)[:RECENT]
+
+
+def _last_used[M: models.Model](rows: models.QuerySet[M]) -> list[M]:
+    """The newest few; their ids are sorted alone, not whole rows."""
+    newest = rows.order_by("-used_at", "-pk").values_list("pk", flat=True)
+    return list(rows.model._default_manager.in_bulk(list(newest[:RECENT])).values())
 
 
 def chrome(request: HttpRequest) -> dict[str, Any]:

@@ -123,7 +123,7 @@ class Filter:
 def index(request: HttpRequest) -> HttpResponse:
     """The sandboxes that the person sees and the address asks for."""
     user, wanted = user_of(request), Filter.of(request)
-    seen = access.visible(user, Sandbox)
+    seen = access.visible(user, Sandbox, teams=access.team_ids(user))
     fitting = wanted.rows(seen, user)
     counts = fitting.aggregate(
         **{

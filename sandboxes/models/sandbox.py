@@ -120,6 +120,12 @@ class Sandbox(models.Model):
             models.Index(fields=["team", "state"], name="sandbox_team_state"),
             models.Index(fields=["team", "-used_at"], name="sandbox_team_used"),
             models.Index(fields=["team", "-state_at"], name="sandbox_team_moved"),
+            # The order of every list, as it is first seen.
+            models.Index(
+                fields=["team", "-used_at", "-id"],
+                condition=models.Q(state__in=ALIVE),
+                name="sandbox_alive_used",
+            ),
         ]
         constraints: ClassVar = [
             models.UniqueConstraint(
