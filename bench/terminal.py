@@ -27,7 +27,7 @@ from websockets.asyncio.client import ClientConnection, connect
 from bench.product import Product, running_product
 
 KEYS = 100
-ACK_BYTES = 32 << 10
+ACK_BYTES = 64 << 10
 STALL_S = 6.0
 SHELL = ["/bin/bash", "--norc", "--noprofile", "-i"]
 TERMINADO = """

@@ -102,6 +102,9 @@ def _prefix(modes: dict[int, bool]) -> bytes:
 
 def _scan(modes: dict[int, bool], seam: bytes, data: bytes | bytearray) -> bytes:
     """Note the modes that `data` sets; returns what the next piece begins with."""
+    if data.find(b"\x1b") < 0 and b"\x1b" not in seam:
+        # Most floods: one quick look, and no copy.
+        return bytes(data[-OVERLAP:])
     text = seam + data
     if b"\x1b[?" not in text:
         return text[-OVERLAP:]

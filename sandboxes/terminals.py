@@ -108,7 +108,7 @@ class Session:
         self._unkept = asyncio.Event()
         self.recorder: recordings.Recorder | None = None
         self._recording = asyncio.Lock()
-        self._pty: gateway.Pty | None = None
+        self._pty: gateway.Pty | gateway.DirectPty | None = None
         self._room = asyncio.Event()
         self._input: asyncio.Queue[bytes] = asyncio.Queue()
         self._input_bytes = 0

@@ -10,6 +10,7 @@ The SDK takes half a second to import, so it is imported at the first call.
     control.py     make, find, change and end machines
     boxes.py       connections to machines
     commands.py    run commands, stream their output, terminals
+    direct.py      terminals of the local runtime, past the SDK
     storage.py     files
     snapshots.py   snapshots
     usage.py       what machines use
@@ -58,6 +59,7 @@ from .control import (
     statuses,
     templates,
 )
+from .direct import DirectPty
 from .prompt import at_once
 from .snapshots import delete_snapshot, find_snapshot, take_snapshot
 from .storage import (
@@ -81,6 +83,7 @@ __all__ = [
     "USER",
     "Backend",
     "Breaker",
+    "DirectPty",
     "Machine",
     "Pty",
     "Result",

@@ -11,7 +11,7 @@ from channels.db import database_sync_to_async
 from sandboxes import errors
 from sandboxes.models import Sandbox
 
-from .backends import backend, calling, options
+from .backends import Backend, backend, calling, options
 from .prompt import promptly
 
 if TYPE_CHECKING:
@@ -59,6 +59,13 @@ def _reread(sandbox: Sandbox) -> dict[str, Any]:
         sandbox.refresh_from_db(fields=["state", "sandbox_id", "ends_at"])
         _check_running(sandbox)
     return options(sandbox.backend)
+
+
+def running_at(sandbox: Sandbox) -> Backend:
+    """The backend of a sandbox, which runs. Raises Gone, NotReady."""
+    _reread(sandbox)
+    _seconds_left(sandbox)
+    return backend(sandbox.backend)
 
 
 def box(sandbox: Sandbox) -> "e2b.Sandbox":

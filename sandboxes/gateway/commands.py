@@ -6,13 +6,16 @@ import contextlib
 import inspect
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from channels.db import database_sync_to_async
 
 from sandboxes import errors
 from sandboxes.models import Sandbox
 
 from .backends import calling
-from .boxes import box, open_box
+from .boxes import box, open_box, running_at
+from .direct import DirectPty, NoDoor, OnData, open_direct
 from .prompt import promptly
 
 if TYPE_CHECKING:
@@ -266,15 +269,15 @@ class Pty:
             await asyncio.wait_for(self._handle.disconnect(), 5)
 
 
-type OnData = Callable[[bytes], Awaitable[None]]
-
-
 async def open_pty(
     sandbox: Sandbox, on_data: OnData, *, rows: int, cols: int, envs: dict[str, str]
-) -> Pty:
+) -> Pty | DirectPty:
     """A new shell. While `on_data` waits, the shell's output waits too."""
     import e2b
 
+    with contextlib.suppress(NoDoor):
+        wanted = {"rows": rows, "cols": cols, "cwd": sandbox.workdir, "envs": envs}
+        return await _direct(sandbox, on_data, **wanted)
     with calling(sandbox.backend):
         connected = await open_box(sandbox)
         handle = await connected.pty.create(
@@ -287,9 +290,17 @@ async def open_pty(
     return Pty(sandbox, connected, handle)
 
 
-async def reopen_pty(sandbox: Sandbox, pid: int, on_data: OnData) -> Pty:
+async def reopen_pty(sandbox: Sandbox, pid: int, on_data: OnData) -> Pty | DirectPty:
     """Follow a shell that is already there. Raises NotFound."""
+    with contextlib.suppress(NoDoor):
+        return await _direct(sandbox, on_data, pid=pid)
     with calling(sandbox.backend):
         connected = await open_box(sandbox)
         handle = await connected.pty.connect(pid, on_data=on_data, timeout=0)
     return Pty(sandbox, connected, handle)
+
+
+async def _direct(sandbox: Sandbox, on_data: OnData, **wanted: Any) -> DirectPty:
+    """By the runtime's own door. Raises NoDoor where there is none."""
+    found = await database_sync_to_async(running_at)(sandbox)
+    return await open_direct(found, sandbox, on_data, **wanted)

@@ -95,7 +95,7 @@ def serve(options: argparse.Namespace, driver: Driver, key: str) -> None:
     )
     line = {"api_url": url, "sandbox_url": url, "domain": domain, "pid": os.getpid()}
     config = uvicorn.Config(
-        application(registry, api_key=key, domain=domain),
+        application(registry, api_key=key, domain=domain, port=port),
         ws=Tunnel,
         ws_per_message_deflate=False,
         lifespan="on",

@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 
 from .addresses import ENVD_PORT, Address, Refused, address_of, is_local, sandbox_at
 from .answers import Refusal
+from .door import Door
 from .envd.app import EXPIRED, check_signature
 from .proxy import forward
 from .registry import Registry
@@ -97,19 +98,22 @@ async def reach(
         await forward(sandbox, address, scope, receive, send)
 
 
-def application(registry: Registry, *, api_key: str, domain: str) -> ASGIApp:
-    """The application for uvicorn; its lifespan is the registry's."""
+def application(registry: Registry, *, api_key: str, domain: str, port: int) -> ASGIApp:
+    """The application for uvicorn; its lifespan is the registry's, and the door's."""
 
     snapshots = Snapshots(registry)
+    door = Door(registry, api_key, port)
 
     @asynccontextmanager
     async def lifespan(_: Starlette) -> AsyncIterator[dict[str, Registry]]:
         await registry.driver.start()
         await registry.start()
         await snapshots.start()
+        await door.open()
         try:
             yield {REGISTRY: registry}
         finally:
+            await door.close()
             await registry.close()
             await registry.driver.close()
 

@@ -5,7 +5,7 @@
  * numbers belong to the run of the shell's session that `epoch` names.
  */
 
-export const ACK_BYTES = 32 << 10;
+export const ACK_BYTES = 64 << 10;
 
 export class Progress {
   offset = null;

@@ -149,7 +149,7 @@ class ProcessService(Process):
         return Spec(
             argv=(config.cmd, *config.args),
             identity=account.identity,
-            env=self._env(account) | dict(config.envs),
+            env=account_env(self._services, account) | dict(config.envs),
             cwd=cwd,
             stdin=request.stdin if request.has_field("stdin") else True,
             size=None if terminal is None else size(terminal.size or pb.PTY.Size()),
@@ -157,17 +157,6 @@ class ProcessService(Process):
             config=config,
             tag=request.tag if request.has_field("tag") else None,
         )
-
-    def _env(self, account: Account) -> dict[str, str]:
-        own = {
-            "PATH": PATH,
-            "HOME": account.home,
-            "USER": account.name,
-            "LOGNAME": account.name,
-            "E2B_SANDBOX": "true",
-            "E2B_SANDBOX_ID": self._services.sandbox_id,
-        }
-        return own | dict(self._services.env)
 
     async def _refusal(self, spec: Spec, problem: Exception) -> ConnectError:
         """Why a command could not start: a missing directory, or itself."""
@@ -227,6 +216,19 @@ class ProcessService(Process):
             )
             return ConnectError(Code.UNAVAILABLE, text)
         return ConnectError(Code.DEADLINE_EXCEEDED, "the stream's time is over")
+
+
+def account_env(services: Services, account: Account) -> dict[str, str]:
+    """The environment of what an account runs in the sandbox."""
+    own = {
+        "PATH": PATH,
+        "HOME": account.home,
+        "USER": account.name,
+        "LOGNAME": account.name,
+        "E2B_SANDBOX": "true",
+        "E2B_SANDBOX_ID": services.sandbox_id,
+    }
+    return own | dict(services.env)
 
 
 KEEPALIVE = event("keepalive", pb.ProcessEvent.KeepAlive())
