@@ -6,7 +6,9 @@ from django.test import Client
 from django.urls import reverse
 
 from sandboxes import gateway, shells
+from sandboxes.gateway import commands
 from sandboxes.gateway.backends import FAILURES
+from sandboxes.gateway.direct import NoDoor
 from sandboxes.models import Terminal
 
 from .sockets import open_socket
@@ -71,3 +73,19 @@ async def test_a_sick_control_plane_leaves_open_terminals_alone(
             assert breaker.is_open
         finally:
             breaker.note(failed=False)
+
+
+async def test_where_there_is_no_door_the_sdk_serves(
+    house, sandbox, terminal, monkeypatch
+) -> None:
+    async def none(*_: object, **__: object) -> None:
+        raise NoDoor
+
+    monkeypatch.setattr(commands, "open_direct", none)
+    async with open_socket(house.bob, sandbox, terminal.code) as socket:
+        await socket.type("cd /tmp; echo re''ady\r")
+        await socket.until(b"ready")
+        await socket.control({"size": [30, 90]})
+        await socket.type("stty size; pwd; exit 4\r")
+        await socket.until(b"30 90")
+        assert (await socket.until_control("exit"))["exit"] == 4
