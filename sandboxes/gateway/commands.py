@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 type OnText = Callable[[str], None] | Callable[[str], Awaitable[None]]
 # What `run` keeps of each output stream; `stream` has no limit.
 OUTPUT_BYTES = 4 << 20
-END_S = 1.0
+END_S = 10.0
 USER = "user"
 
 
@@ -115,10 +115,11 @@ def _started(
         )
         try:
             yield handle
-        except BaseException:
-            # Not for long: of a machine that hangs, its page has waited enough.
+        except BaseException as error:
+            # Of a machine that hangs, its page has waited enough.
+            patience_s = 0 if isinstance(error, errors.Unreachable) else END_S
             with contextlib.suppress(errors.Unreachable):
-                promptly(lambda: end(handle), patience_s=END_S)
+                promptly(lambda: end(handle), patience_s=patience_s)
             raise
 
 

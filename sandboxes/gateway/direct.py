@@ -50,6 +50,11 @@ class DirectPty:
         self._reader, self._writer, self._on_data = reader, writer, on_data
         self._heard = True
         self._timer: asyncio.TimerHandle | None = None
+        self._reading = asyncio.create_task(self._read())
+        # Also when nobody waits for it.
+        self._reading.add_done_callback(
+            lambda done: done.cancelled() or done.exception()
+        )
 
     async def send(self, data: bytes) -> None:
         """Type. Raises Unreachable when the connection is lost."""
@@ -64,11 +69,16 @@ class DirectPty:
         await self._say(b"x", b"")
 
     async def wait(self) -> int:
-        """Hand on what it prints to its end; its exit code.
+        """The shell's exit code, when it ends. Raises Unreachable when the
+        connection breaks. Whoever stops waiting follows no more."""
+        try:
+            return await asyncio.shield(self._reading)
+        except asyncio.CancelledError:
+            self._reading.cancel()
+            raise
 
-        While `on_data` waits, the shell waits too. Raises Unreachable when the
-        connection breaks.
-        """
+    async def _read(self) -> int:
+        """Hand on what it prints to its end; while `on_data` waits, it waits too."""
         self._listen()
         try:
             while True:
@@ -82,7 +92,6 @@ class DirectPty:
         except (OSError, asyncio.IncompleteReadError) as error:
             raise errors.Unreachable("The sandbox does not answer.") from error
         finally:
-            # Whoever stops waiting follows no more.
             if self._timer is not None:
                 self._timer.cancel()
             self._writer.close()
@@ -101,6 +110,7 @@ class DirectPty:
 
     async def close(self) -> None:
         """Stop following; the shell lives on."""
+        self._reading.cancel()
         self._writer.close()
         with contextlib.suppress(OSError):
             await self._writer.wait_closed()
@@ -170,3 +180,9 @@ async def _greet(
 
 def _proof(key: str, text: str) -> str:
     return hmac.new(key.encode(), text.encode(), hashlib.sha256).hexdigest()
+
+
+def _heed(ended: "asyncio.Task[int]") -> None:
+    """An end that nobody waited for is no news."""
+    if not ended.cancelled():
+        ended.exception()

@@ -164,7 +164,8 @@ def test_the_page_follows_a_probe(chief, backend) -> None:
     answer = client.post(reverse("sandboxes:probe", args=["local"]))
     assert answer["Location"] == at
     assert "every 1s" in client.get(at, headers={"HX-Request": "true"}).text
-    until_done(Probe.objects.get())
+    done = until_done(Probe.objects.get())
+    assert [step for step in done.steps if step["state"] != "ok"] == []
     html = client.get(at, headers={"HX-Request": "true"}).text
     assert html.count('data-result="ok"') == len(STEPS)
     assert "every 1s" not in html
